@@ -1,0 +1,70 @@
+"""What travels between two nodes on behalf of a group: messages of the core, and forwarded proposals."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple, TypeAlias
+
+import attrs
+
+from .._types import GroupKey
+from ..core import Message
+
+
+class ForwardOutcome(IntEnum):
+    """What became of a forwarded proposal. The numbers are part of the wire format."""
+
+    RESULT = 0
+    """Applied; the body is the result, as CBOR."""
+    DECLARED_ERROR = 1
+    """Applied, with an error that the machine declares as a result; the body is ``[number of its class, arguments...]``."""
+    NOT_LEADER = 2
+    """In no log; the body is the node id of the leader, or null."""
+    DROPPED = 3
+    """In no log, and never will be."""
+    BUSY = 4
+    """In no log: no room."""
+    UNKNOWN = 5
+    """May be applied or not; the body is ``[index, term]``, each of them null where it is not known."""
+    STOPPED = 6
+    """The replica asked runs no more."""
+    NOT_FOUND = 7
+    """The node asked does not host the group."""
+    TOO_LARGE = 8
+    """In no log: larger than `entry_bytes_max` there."""
+
+
+@attrs.define
+class Forward:
+    """A proposal passed on to the leader's node; never sent again by the library.
+
+    Answered by a `ForwardReply` with the same incarnation and number.
+    """
+
+    incarnation: int
+    """The process incarnation of the asking node."""
+    number: int
+    """Unique within that incarnation."""
+    payload: bytes
+    """The command."""
+
+
+@attrs.define
+class ForwardReply:
+    """The answer to a `Forward`, to whoever asked."""
+
+    incarnation: int
+    number: int
+    outcome: ForwardOutcome
+    body: bytes = b""
+    """What the outcome says, as CBOR; empty where it says nothing. At most what a frame may hold: its sender sees to that."""
+
+
+GroupMessage: TypeAlias = Message | Forward | ForwardReply
+
+
+class Envelope(NamedTuple):
+    """One message of one group on its way."""
+
+    group: GroupKey
+    message: GroupMessage
