@@ -1,0 +1,68 @@
+"""Limits of one group and the two intervals of the node, as the core wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from .._errors import ConfigError
+from .._types import Millis
+
+
+@attrs.frozen(kw_only=True)
+class Timing:
+    """The node's two intervals, equal on all nodes of a cluster."""
+
+    heartbeat_interval: Millis = 100
+    """H: the pulse between two nodes, and the pace of repeats. Milliseconds."""
+
+    election_timeout: Millis = 1000
+    """E: elections start after a silence drawn anew from [E, 2E). Milliseconds; at least 5 H."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.heartbeat_interval < 1:
+            raise ConfigError(f"heartbeat_interval must be at least 1 ms, not {self.heartbeat_interval}")
+        if self.election_timeout < 5 * self.heartbeat_interval:
+            raise ConfigError(
+                f"election_timeout ({self.election_timeout} ms) must be at least 5 times heartbeat_interval "
+                f"({self.heartbeat_interval} ms): raise the one or lower the other"
+            )
+
+
+def _in_range(low: int, high: int) -> Callable[[Any, attrs.Attribute[int], Any], None]:
+    def check(instance: object, attribute: attrs.Attribute[int], value: Any) -> None:
+        if type(value) is not int or not low <= value <= high:
+            raise ConfigError(f"{attribute.name} must be a whole number from {low} to {high}, not {value!r}")
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class GroupConfig:
+    """Limits of one group. Sizes in bytes."""
+
+    entry_bytes_max: int = attrs.field(default=8 << 20, validator=_in_range(1, 64 << 20))
+    """The largest command."""
+
+    append_bytes_max: int = attrs.field(default=256 << 10, validator=_in_range(1, 64 << 20))
+    """Payload of one AppendEntries; a single larger entry still goes alone."""
+
+    window_messages: int = attrs.field(default=64, validator=_in_range(1, 4096))
+    """AppendEntries in flight to one follower."""
+
+    window_bytes: int = attrs.field(default=4 << 20, validator=_in_range(1, 1 << 30))
+    """Bytes in flight to one follower; the last message may overshoot."""
+
+    uncommitted_bytes_max: int = attrs.field(default=32 << 20, validator=_in_range(1, 1 << 30))
+    """A leader refuses proposals with `BusyError` while more than this is uncommitted. One proposal always fits an empty log."""
+
+    apply_bytes_max: int = attrs.field(default=1 << 20, validator=_in_range(1, 1 << 30))
+    """Payload handed to the state machine in one Ready; at least one entry."""
+
+    inbox_events_max: int = attrs.field(default=8192, validator=_in_range(16, 1 << 20))
+    """Messages and proposals that wait for the group's driver. Beyond it messages are lost and proposals refused with `BusyError`."""
+
+    inbox_bytes_max: int = attrs.field(default=64 << 20, validator=_in_range(1, 1 << 30))
+    """Payload of the proposals that wait for the group's driver; one always fits."""

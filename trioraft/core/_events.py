@@ -1,0 +1,79 @@
+"""What goes into a core: everything that can happen to a replica, as one class each.
+
+Messages (`_messages`) are events too. Each event is stepped with `now`; nothing else moves a core.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import attrs
+
+from .._types import Index, NodeId
+from ._messages import Message
+
+
+@attrs.define
+class TimePassed:
+    """`now` reached the core's `deadline`, or may have. Harmless when early."""
+
+
+@attrs.define
+class Propose:
+    """Append a command. Answered in `Ready.accepted` or `Ready.refused` of the next Ready, by `token`."""
+
+    token: Any
+    """Whatever the caller wants to recognise the answer by; the core never looks into it."""
+    payload: bytes
+
+
+@attrs.define
+class Persisted:
+    """All writes of this group numbered up to `sequence` are durable."""
+
+    sequence: int
+
+
+@attrs.define
+class Applied:
+    """The state machine has applied everything up to `index`."""
+
+    index: Index
+
+
+@attrs.define
+class PeerDown:
+    """The node is live no more: ``liveness[node_id] <= now``."""
+
+    node_id: NodeId
+
+
+@attrs.define
+class PeerUp:
+    """The node is live again, or has restarted without ever having been missed. Whoever owes it something sends it."""
+
+    node_id: NodeId
+    restarted: bool = True
+    """The node may be another process than before, and has then forgotten every commit index. False only if known to be the same."""
+
+
+@attrs.define
+class Unreachable:
+    """Messages to the node may have been lost (queue overflow, connection broken): go back to probing it."""
+
+    node_id: NodeId
+
+
+@attrs.define
+class DiskSpace:
+    """The node's log is full, or has space again. While full: no append, no vote, no campaign; a leader steps down."""
+
+    available: bool
+
+
+@attrs.define
+class Campaign:
+    """Start a pre-vote round now, whatever the clock says; refused as usual by peers that hear a leader. For tests and tools."""
+
+
+Event: TypeAlias = Message | TimePassed | Propose | Persisted | Applied | PeerDown | PeerUp | Unreachable | DiskSpace | Campaign

@@ -1,0 +1,323 @@
+"""The machine itself: what comes in, in which order it is looked at, and what goes out.
+
+Each step is the same: first the clock (a leader whose quorum has passed steps down *before* it looks at anything that relies on
+it), then who sent the event and in which term, and only then what it says, by a table of the present role. The tables are
+complete: each names every kind of event, also those that the role ignores.
+
+How the terms of messages are treated:
+
+- higher: this replica moves on to that term (paper 5.1), unless the message is only a question (`PreVote`), the answer to one, or a
+  `RequestVote` while there is a leader (dissertation 4.2.3);
+- lower: whoever could still believe to lead is told the present term; the rest is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, get_args
+
+from .._errors import InvariantError, NotLeaderError
+from .._types import NEVER, Index, Millis, NodeId
+from . import _attachment, _election, _following, _replication
+from ._events import Applied, Campaign, DiskSpace, Event, PeerDown, PeerUp, Persisted, Propose, TimePassed, Unreachable
+from ._log import is_well_formed
+from ._messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Attach,
+    AttachRefused,
+    Detach,
+    Heartbeat,
+    HeartbeatReply,
+    Message,
+    PreVote,
+    PreVoteReply,
+    RequestVote,
+    RequestVoteReply,
+)
+from ._ready import CoreStatus, Ready, Role, RoleChange
+from ._replica import Replica
+from ._roles import Candidate, Follower, Leader, PreCandidate, RoleState
+
+Handler: TypeAlias = Callable[[Any, Any, Any, Millis], None]
+
+
+# Events that are the same in every role
+
+
+def _ignore(replica: Replica, state: RoleState, event: Event, now: Millis) -> None:
+    """Nothing follows from this event in this role."""
+
+
+def _on_propose(replica: Replica, state: RoleState, event: Propose, now: Millis) -> None:
+    replica.refused.append((event.token, NotLeaderError(replica.leader)))
+
+
+def _on_persisted(replica: Replica, state: RoleState, event: Persisted, now: Millis) -> None:
+    replica.log.persisted(event.sequence)
+    replica.ballot.persisted(event.sequence)
+    if type(state) is Leader:
+        _replication.count_own_write(replica, state, now)
+    elif type(state) is Candidate:
+        _election.count_own_vote(replica, state, now)
+
+
+def _on_applied(replica: Replica, state: RoleState, event: Applied, now: Millis) -> None:
+    replica.log.applied(event.index)
+
+
+def _on_disk_space(replica: Replica, state: RoleState, event: DiskSpace, now: Millis) -> None:
+    """Whoever cannot write can neither lead nor campaign; when there is space again, nobody is in a hurry."""
+    if replica.has_space == event.available:
+        return
+    replica.has_space = event.available
+    if type(state) is not Follower:
+        replica.become_follower(replica.term, None, now)
+    else:
+        state.election_deadline = replica.patience_until(now)
+
+
+_EVERYWHERE: dict[type, Handler] = {
+    TimePassed: _ignore,  # the clock has been looked at
+    Persisted: _on_persisted,
+    Applied: _on_applied,
+    DiskSpace: _on_disk_space,
+    PreVote: _election.on_pre_vote,
+    RequestVote: _election.on_request_vote,
+    AppendEntries: _following.on_append_entries,
+    Heartbeat: _following.on_heartbeat,
+    Attach: _attachment.on_attach,
+    AttachRefused: _ignore,  # its term has been looked at
+}
+
+_NOT_LEADING: dict[type, Handler] = {
+    **_EVERYWHERE,
+    Propose: _on_propose,
+    Campaign: _election.on_campaign,
+    PeerDown: _ignore,  # liveness is compared with the clock, which has been looked at
+    PeerUp: _ignore,
+    AppendEntriesReply: _ignore,  # it was for the leader that this replica is no more
+    HeartbeatReply: _attachment.on_mistaken_reply,
+}
+
+HANDLERS: dict[type, dict[type, Handler]] = {
+    Follower: {
+        **_NOT_LEADING,
+        PreVoteReply: _ignore,
+        RequestVoteReply: _ignore,
+        Detach: _attachment.on_detach,
+        Unreachable: _attachment.on_unreachable,
+    },
+    PreCandidate: {
+        **_NOT_LEADING,
+        PreVoteReply: _election.on_pre_vote_reply,
+        RequestVoteReply: _ignore,
+        Detach: _ignore,
+        Unreachable: _ignore,
+    },
+    Candidate: {
+        **_NOT_LEADING,
+        PreVoteReply: _ignore,
+        RequestVoteReply: _election.on_request_vote_reply,
+        Detach: _ignore,
+        Unreachable: _ignore,
+    },
+    Leader: {
+        **_EVERYWHERE,
+        Propose: _replication.on_propose,
+        Campaign: _ignore,
+        PeerDown: _replication.on_peer_down,
+        PeerUp: _replication.on_peer_up,
+        Unreachable: _replication.on_unreachable,
+        PreVoteReply: _ignore,
+        RequestVoteReply: _ignore,
+        AppendEntriesReply: _replication.on_append_reply,
+        HeartbeatReply: _replication.on_heartbeat_reply,
+        Detach: _replication.on_detach,
+    },
+}
+"""What each role does with each kind of event."""
+
+_CHECKS: dict[type, Callable[[Any, Any, Millis], None]] = {
+    Follower: _election.check_follower,
+    PreCandidate: _election.check_candidate,
+    Candidate: _election.check_candidate,
+    Leader: _replication.check_leader,
+}
+
+
+def check_complete(handlers: Mapping[type, Mapping[type, Handler]]) -> None:
+    """Refuse tables that do not name every kind of event for every role.
+
+    Raises:
+        InvariantError: names the role and what it lacks.
+    """
+    for role in get_args(RoleState):
+        missing = set(get_args(Event)) ^ handlers[role].keys()
+        if missing:
+            names = sorted(kind.__name__ for kind in missing)
+            raise InvariantError(f"the table of {role.__name__} and the kinds of events differ in {names}")
+
+
+check_complete(HANDLERS)
+
+_MESSAGES: frozenset[type] = frozenset(get_args(Message))
+_FROM_LEADERS: frozenset[type] = frozenset({AppendEntries, Heartbeat, Attach})
+
+
+class Raft(Replica):
+    """One replica of one group, as a pure state machine.
+
+    No clock, no I/O, no global randomness: the same calls in the same order give the same outputs.
+    """
+
+    def step(self, event: Event, now: Millis) -> None:
+        """Take one event. Deadlines and quorum are checked against `now` first, before the event is looked at.
+
+        Raises:
+            InvariantError: safety is in danger; the core must not be used any more.
+        """
+        self._now = now
+        _CHECKS[type(self.state)](self, self.state, now)
+        kind = type(event)
+        if kind in _MESSAGES and not self._admits(event, kind, now):
+            return
+        state = self.state
+        HANDLERS[type(state)][kind](self, state, event, now)
+
+    def _admits(self, message: Any, kind: type, now: Millis) -> bool:
+        """Look at who sent a message and in which term; return whether to look at what it says."""
+        source = message.source
+        if message.target != self.me or source.node_id == self.me.node_id:
+            self.drop("wrong target")
+            return False
+        if self.is_superseded(source):
+            self.drop("former replica")
+            return False
+        if kind is AppendEntries and not is_well_formed(message.previous, message.entries, message.term):
+            self.drop("malformed")
+            return False
+        if kind is PreVote or (kind is PreVoteReply and message.granted):
+            return True
+        if message.term > self.term:
+            return self._admits_higher(message, kind, now)
+        if message.term < self.term:
+            return self._admits_lower(message, kind)
+        return True
+
+    def _admits_higher(self, message: Any, kind: type, now: Millis) -> bool:
+        if kind is RequestVote and not message.transfer and self.is_loyal(message.source, message.term, now):
+            # NB: not even its term counts, or a replica that cannot hear the leader would depose it.
+            if type(self.state) is Leader:
+                _replication.recall(self, self.state, message.source)
+            self.drop("loyal")
+            return False
+        is_leading = kind in _FROM_LEADERS
+        self.become_follower(message.term, message.source if is_leading else None, now)
+        # Any other message was meant for a role in a term that this replica was not in: its term was all it had to tell.
+        return is_leading or kind is RequestVote
+
+    def _admits_lower(self, message: Any, kind: type) -> bool:
+        if kind is PreVoteReply:
+            # A refusal by somebody who has a leader in an older term is a refusal.
+            return True
+        if kind is AppendEntries:
+            self.send(AppendEntriesReply(self.me, message.source, self.term, match=0, rejected=message.previous.index))
+        elif kind is Heartbeat:
+            self.send(HeartbeatReply(self.me, message.source, self.term, 0, message.round))
+        elif kind is Attach:
+            self.send(AttachRefused(self.me, message.source, self.term))
+        elif kind is RequestVote:
+            self.send(RequestVoteReply(self.me, message.source, self.term, granted=False))
+        self.drop("stale term")
+        return False
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether `take_ready` has anything to hand out."""
+        return bool(
+            self.messages
+            or self.after_write
+            or self.accepted
+            or self.refused
+            or self.log.has_unwritten
+            or self.ballot.has_unwritten
+            or (type(self.state) is Leader and self.state.wants_append)
+            or self.log.has_committed(self.config.apply_bytes_max)
+            or self._role_change() is not None
+        )
+
+    def take_ready(self, sequence: int) -> Ready:
+        """Hand out everything that has come up since the last call; `sequence` numbers its write, if it has one.
+
+        Sequences given to one core rise from call to call.
+        """
+        if type(self.state) is Leader and self.state.wants_append:
+            _replication.send_appends(self, self.state, self._now)
+        ready = Ready(
+            hard_state=self.ballot.take_unwritten(sequence),
+            entries=self.log.take_unwritten(sequence),
+            messages=tuple(self.messages),
+            after_write=tuple(self.after_write),
+            committed=self.log.take_committed(self.config.apply_bytes_max),
+            accepted=tuple(self.accepted),
+            refused=tuple(self.refused),
+            role_change=self._role_change(),
+        )
+        if ready.writes:
+            ready.sequence = sequence
+        if ready.role_change is not None:
+            self._told = ready.role_change
+        for taken in (self.messages, self.after_write, self.accepted, self.refused):
+            taken.clear()
+        return ready
+
+    def _role_change(self) -> RoleChange | None:
+        told = self._told
+        role, term, leader = self.role, self.term, self.leader
+        if (told.role, told.term, told.leader) == (role, term, leader):
+            return None
+        return RoleChange(role, term, leader)
+
+    @property
+    def deadline(self) -> Millis:
+        """The next point in time at which `TimePassed` must be stepped; NEVER if none."""
+        state = self.state
+        if isinstance(state, Leader):
+            return _replication.leader_deadline(self, state, self._now)
+        is_idle = not self.can_campaign or (isinstance(state, Follower) and self.is_carried(state, self._now))
+        return NEVER if is_idle else state.election_deadline
+
+    @property
+    def role(self) -> Role:
+        return self.state.role
+
+    @property
+    def commit_index(self) -> Index:
+        return self.log.commit_index
+
+    @property
+    def applied_index(self) -> Index:
+        return self.log.applied_index
+
+    def watched(self) -> frozenset[NodeId]:
+        """The nodes whose `PeerDown`/`PeerUp` this replica wants to hear of (its leader; or as leader: the members, this node included)."""
+        if type(self.state) is Leader:
+            return frozenset({self.me.node_id, *self.state.peers})
+        return frozenset() if self.leader is None else frozenset({self.leader})
+
+    def status(self) -> CoreStatus:
+        """Describe this moment."""
+        log = self.log
+        return CoreStatus(
+            role=self.role,
+            term=self.term,
+            vote=self.ballot.vote,
+            leader=self.leader,
+            first_index=log.first_index,
+            last=log.last,
+            persisted_index=log.persisted_index,
+            commit_index=log.commit_index,
+            applied_index=log.applied_index,
+            match=dict(self.state.match) if type(self.state) is Leader else {},
+        )

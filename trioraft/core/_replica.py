@@ -1,0 +1,240 @@
+"""The state that a replica has in every role, and the changes of role.
+
+The rules of each role are functions in modules of their own (`_election`, `_following`, `_replication`, `_attachment`); all of them
+work on a `Replica`. Nothing here looks at a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from .._errors import InvariantError, RaftError
+from .._types import NEVER, EntryId, Member, Millis, NodeId, Term
+from ._ballot import Ballot
+from ._config import GroupConfig, Timing
+from ._configuration import Configuration
+from ._entry import Entry, EntryKind
+from ._log import Log
+from ._messages import Attach, Detach, Message
+from ._progress import Progress
+from ._ready import HardState, Role, RoleChange
+from ._roles import LONG_AGO, Candidate, Follower, Leader, Peer, PreCandidate, RoleState
+
+if TYPE_CHECKING:
+    from random import Random
+
+# A refused pre-vote doubles the next timeouts, twice: up to [4E, 8E).
+_BACK_OFF_MAX = 2
+
+
+@attrs.frozen(kw_only=True)
+class Durable:
+    """What a replica finds on its disk when it starts; `entries` are consecutive and start at 1 (until snapshots exist)."""
+
+    hard_state: HardState = HardState()
+    entries: Sequence[Entry] = ()
+
+
+class Replica:
+    """What there is to know at one replica of one group."""
+
+    def __init__(
+        self,
+        me: Member,
+        configuration: Configuration,
+        durable: Durable,
+        *,
+        config: GroupConfig,
+        timing: Timing,
+        random: Random,
+        liveness: Mapping[NodeId, Millis],
+        now: Millis,
+    ) -> None:
+        """
+        Args:
+            liveness: the node's view of its peers, read and never written here: node id -> until when that node counts as live
+                (a missing peer is dead; this node itself is live unless its entry says otherwise). The node moves these points with
+                each pulse and steps `PeerDown`/`PeerUp` when one passes or returns; the core compares them with `now` wherever it
+                uses them.
+            random: the node's generator, shared by all its groups.
+
+        Raises:
+            InvariantError: what the disk held cannot be the state of a replica.
+        """
+        self.me = me
+        self.configuration = configuration
+        self.config, self.timing = config, timing
+        self.log = Log(durable.entries)
+        self.ballot = Ballot(durable.hard_state)
+        if self.log.last.term > self.ballot.term:
+            # Term and vote are durable before any entry of the term: if they are not there, a vote may have been lost with them.
+            raise InvariantError(f"the log ends with {self.log.last}, but the durable term is {self.ballot.term}: a vote may be lost")
+        self.dropped: dict[str, int] = {}
+        """Messages that were not looked at any further, by reason."""
+        self.has_space = True
+        self.refused_rounds = 0
+        """Pre-vote rounds in a row that somebody refused."""
+
+        self.messages: list[Message] = []
+        self.after_write: list[Message] = []
+        self.accepted: list[tuple[Any, EntryId]] = []
+        self.refused: list[tuple[Any, RaftError]] = []
+
+        self._random = random
+        self._liveness = liveness
+        self._members = {node_id: configuration.member(node_id) for node_id in configuration.members()}
+        self._now = now
+        self._told = RoleChange(Role.FOLLOWER, self.term, None)
+        self.state: RoleState = Follower(leader=None, last_heard=LONG_AGO, election_deadline=self.patience_until(now))
+
+    # Who is who
+
+    @property
+    def term(self) -> Term:
+        return self.ballot.term
+
+    @property
+    def leader(self) -> NodeId | None:
+        """The leader of the present term, as far as known here."""
+        state = self.state
+        if type(state) is Leader:
+            return self.me.node_id
+        if type(state) is Follower and state.leader is not None:
+            return state.leader.node_id
+        return None
+
+    def is_counted(self, source: Member) -> bool:
+        """Whether votes and acknowledgements of this life of a node count: equal replica number, no stranger."""
+        return self._members.get(source.node_id) == source
+
+    def is_superseded(self, source: Member) -> bool:
+        """Whether this is a former life of a member."""
+        known = self._members.get(source.node_id)
+        return known is not None and source.replica < known.replica
+
+    def other_members(self) -> list[Member]:
+        return [member for node_id, member in self._members.items() if node_id != self.me.node_id]
+
+    def other_voters(self) -> list[Member]:
+        return [self._members[node_id] for node_id in self.configuration.voter_ids() if node_id != self.me.node_id]
+
+    @property
+    def can_campaign(self) -> bool:
+        return self.has_space and self.is_counted(self.me) and self.configuration.is_voter(self.me.node_id)
+
+    # Time
+
+    def live_until(self, node_id: NodeId) -> Millis:
+        """Until when the node counts as live, as its pulse tells."""
+        return self._liveness.get(node_id, LONG_AGO)
+
+    def is_own_disk_moving(self, now: Millis) -> bool:
+        """Whether this node counts itself as live: its oldest unfinished sync is younger than E. Unless told, it does."""
+        return now < self._liveness.get(self.me.node_id, NEVER)
+
+    def draw_delay(self) -> Millis:
+        """A part of E, for those whose leader has been silent long enough: so that they do not all start at once."""
+        return int(self._random.random() * self.timing.election_timeout)
+
+    def patience_until(self, now: Millis) -> Millis:
+        """Until when a follower waits for a leader; a sole voter has nobody to wait for."""
+        return now if self.configuration.voter_ids() == (self.me.node_id,) else now + self.draw_timeout()
+
+    def draw_timeout(self) -> Millis:
+        """An election timeout, anew each time (paper 9.3)."""
+        base = self.timing.election_timeout << min(self.refused_rounds, _BACK_OFF_MAX)
+        return base + int(self._random.random() * base)
+
+    def is_carried(self, state: Follower, now: Millis) -> bool:
+        """Whether the pulse of the leader's node speaks for the leader, so that its silence means nothing."""
+        return state.is_attached and state.leader is not None and now < self.live_until(state.leader.node_id)
+
+    def is_loyal(self, asker: Member, term: Term, now: Millis) -> bool:
+        """Whether this replica has a leader, as far as it can know (dissertation 4.2.3): it then helps nobody to replace it.
+
+        A leader that asks to be elected in a higher term leads no longer, whatever its node's pulse says.
+        """
+        state = self.state
+        if type(state) is Follower and state.leader is not None:
+            if state.leader == asker and term > self.term:
+                return False
+            if now < state.last_heard + self.timing.election_timeout:
+                return True
+            return self.is_carried(state, now)
+        # A leader whose quorum had passed would have stepped down before it looked at any message.
+        return type(state) is Leader
+
+    # What it says
+
+    def send(self, message: Message) -> None:
+        """Say something that promises nothing, except that its term is durable."""
+        (self.messages if self.ballot.is_durable else self.after_write).append(message)
+
+    def promise(self, message: Message) -> None:
+        """Say something that is true once everything up to now is durable."""
+        self.after_write.append(message)
+
+    def drop(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    # Changes of role
+
+    def become_follower(self, term: Term, leader: Member | None, now: Millis) -> Follower:
+        """Follow `leader`, or wait for one, in the present term or a higher one."""
+        self._leave(leader)
+        if term != self.term:
+            self.ballot.enter(term)
+        last_heard = LONG_AGO if leader is None else now
+        self.state = state = Follower(leader=leader, last_heard=last_heard, election_deadline=self.patience_until(now))
+        return state
+
+    def become_pre_candidate(self, now: Millis) -> PreCandidate:
+        """Give up the leader, without moving to another term."""
+        self._leave(None)
+        self.state = state = PreCandidate(election_deadline=now + self.draw_timeout())
+        return state
+
+    def become_candidate(self, now: Millis) -> Candidate:
+        """Move to the next term and vote for itself in it (paper 5.2)."""
+        if type(self.state) is Leader:
+            raise InvariantError(f"the leader of term {self.term} cannot be a candidate")
+        self._leave(None)
+        self.ballot.enter(self.term + 1, self.me.node_id)
+        self.state = state = Candidate(election_deadline=now + self.draw_timeout())
+        return state
+
+    def become_leader(self, heard: Container[NodeId], now: Millis) -> Leader:
+        """Lead the present term: attach the others, and append a no-op (paper 8; dissertation 6.4).
+
+        Args:
+            heard: who has answered in this term.
+        """
+        log, config = self.log, self.config
+        peers = {
+            member.node_id: Peer(
+                member,
+                Progress(next=log.last_index + 1, window_messages=config.window_messages, window_bytes=config.window_bytes),
+                contact=now if member.node_id in heard else LONG_AGO,
+            )
+            for member in self.other_members()
+        }
+        match = dict.fromkeys(self._members, 0)
+        match[self.me.node_id] = log.persisted_index
+        self.state = state = Leader(peers=peers, match=match)
+        for member in self.other_members():
+            self.send(Attach(self.me, member, self.term))
+        log.append(Entry(log.last_index + 1, self.term, EntryKind.NOOP, b""))
+        return state
+
+    def _leave(self, leader: Member | None) -> None:
+        """Tell those who count on this node's pulse, or on whose pulse it counts, that they should not; but not the new leader."""
+        state = self.state
+        # NB: the term told is the one that ends, and that is durable: a later one that is being written must not hold this back.
+        if type(state) is Leader:
+            for peer in state.peers.values():
+                self.messages.append(Detach(self.me, peer.member, self.term))
+        elif type(state) is Follower and state.is_attached and state.leader is not None and state.leader != leader:
+            self.messages.append(Detach(self.me, state.leader, self.term))

@@ -1,0 +1,99 @@
+"""What a replica knows only while it has a role. Changing roles means a new object: nothing of an old role is left behind."""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeAlias
+
+import attrs
+
+from .._types import NEVER, Index, Member, Millis, NodeId
+from ._progress import Progress
+from ._ready import Role
+
+LONG_AGO: Millis = -NEVER
+"""A point in time before any other."""
+
+
+@attrs.define(eq=False)
+class Follower:
+    """Follows a leader, or waits for one.
+
+    While it is *attached* and its leader's node is live, silence means nothing, and it does not campaign: the pulse between the
+    two nodes speaks for all their groups.
+    """
+
+    role: ClassVar[Role] = Role.FOLLOWER
+
+    leader: Member | None
+    last_heard: Millis
+    """When the leader itself spoke last: a message of this group, not a pulse."""
+    election_deadline: Millis
+    is_attached: bool = False
+    is_woken: bool = False
+    """Attached, but the leader's node has stopped being live: the election deadline counts."""
+
+
+@attrs.define(eq=False)
+class PreCandidate:
+    """Asks whether it would be elected, in its old term: without a trace if the answer is no (dissertation 9.6)."""
+
+    role: ClassVar[Role] = Role.PRE_CANDIDATE
+
+    election_deadline: Millis
+    votes: dict[NodeId, bool] = attrs.Factory(dict)
+
+
+@attrs.define(eq=False)
+class Candidate:
+    """Asks to be elected."""
+
+    role: ClassVar[Role] = Role.CANDIDATE
+
+    election_deadline: Millis
+    votes: dict[NodeId, bool] = attrs.Factory(dict)
+    """Answers so far; its own vote is among them only once it is durable."""
+
+
+@attrs.define(eq=False)
+class Peer:
+    """What a leader knows of one other member."""
+
+    member: Member
+    progress: Progress
+    contact: Millis
+    """When a message of this term came last."""
+    is_detached: bool = False
+    """It does not count on this node's pulse, so its node's pulse does not speak for it."""
+    commit_sent: Index = 0
+    """The highest commit index in a message to it."""
+    commit_known: Index = 0
+    """The commit index that it said it has."""
+    resend_at: Millis = NEVER
+    """When it has owed an answer for too long."""
+
+
+@attrs.define(eq=False)
+class Leader:
+    """Leads. Every entry of its log that others lack is on its way to them, or has a deadline to be sent again."""
+
+    role: ClassVar[Role] = Role.LEADER
+
+    peers: dict[NodeId, Peer]
+    """All other members, in id order."""
+    match: dict[NodeId, Index]
+    """What each member, this one included, holds durably: the input of the commit rule."""
+    quorum_until: Millis = 0
+    """A lower bound of when the quorum passes, looked at again when it is reached."""
+    announce_at: Millis = NEVER
+    """When followers are told of the commit index, unless appends have told them by then."""
+    due: Millis = 0
+    """A lower bound of all points in time at which there is something to do."""
+    wants_append: bool = True
+    """There may be entries to send."""
+
+    def wake_at(self, point: Millis) -> None:
+        if point < self.due:
+            self.due = point
+
+
+RoleState: TypeAlias = Follower | PreCandidate | Candidate | Leader
