@@ -1,0 +1,238 @@
+"""One task that writes what all groups have queued: one batch, one thread hop, one sync, one word to each group.
+
+While a batch is on its way, the next one gathers: the slower the disk, the larger the batches. Nothing is delayed on purpose.
+
+The log is in one of three states.
+
+* *Open*: as above.
+* *Full*: the disk has no space. Nothing is lost and nothing is confirmed; all listeners have been told, once; the batch that found no
+  room is tried again until it does, and the others wait behind it.
+* *Failed* (`failure` is set), for ever: a sync failed, or a write hung beyond a shutdown's patience. What was handed over and not
+  confirmed may or may not be on the disk. It is not written again: a second sync of the same data could succeed and prove nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from .._errors import StorageError
+from .._types import GroupId
+from ._config import StorageConfig
+from ._contract import WriteListener
+from ._disk import NoSpaceError
+from ._log_file import LogFile
+
+
+@attrs.define(eq=False)
+class Mark:
+    """A segment that somebody waits for: a group made or removed. Whoever waits may leave; the mark is written all the same."""
+
+    on_durable: Callable[[], None]
+    """Called once it is on stable storage."""
+    _done: trio.Event = attrs.Factory(trio.Event)
+    _error: StorageError | None = None
+
+    async def wait(self) -> None:
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+
+    def durable(self) -> None:
+        if not self._done.is_set():
+            self.on_durable()
+            self._done.set()
+
+    def fail(self, error: StorageError) -> None:
+        if not self._done.is_set():
+            self._error = error
+            self._done.set()
+
+
+# NB: a plain class with slots. There is one for each write of each group.
+class _Item:
+    __slots__ = ("data", "group_id", "mark", "sequence")
+
+    def __init__(self, group_id: GroupId, data: bytes, sequence: int, mark: Mark | None) -> None:
+        self.group_id, self.data, self.sequence, self.mark = group_id, data, sequence, mark
+
+
+class Committer:
+    """The queue of a log and the task that empties it."""
+
+    def __init__(self, log: LogFile, config: StorageConfig) -> None:
+        self.failure: StorageError | None = None
+        self.is_full = False
+        self.queued_bytes = 0
+        """Handed over and not confirmed, the batch on its way included."""
+        self.in_hand_since: float | None = None
+        """When the disk got the batch that is on its way."""
+        self.hung = False
+        """A write was given up on: its thread may still be there, and so must the files and the lock."""
+        self._log = log
+        self._config = config
+        self._queue: deque[_Item] = deque()
+        self._batch: list[_Item] = []
+        self._batch_bytes = 0
+        self._listeners: dict[GroupId, WriteListener] = {}
+        self._wake: trio.Event | None = None
+        self._write_scope: trio.CancelScope | None = None
+        self._stopping = False
+
+    # -- what groups call: nothing here waits -------------------------------------------------------------------------------------
+
+    def attach(self, group_id: GroupId, listener: WriteListener) -> None:
+        """Name who hears of a group's writes. Where the log has failed or the disk is full, it is told at once."""
+        self._listeners[group_id] = listener
+        if self.failure is not None:
+            listener.storage_failed(self.failure)
+        elif self.is_full:
+            listener.space_changed(False)
+
+    def detach(self, group_id: GroupId) -> None:
+        self._listeners.pop(group_id, None)
+
+    def submit(self, group_id: GroupId, data: bytes, sequence: int = 0, mark: Mark | None = None) -> None:
+        """Queue segments of one group; after a failure there is nothing to queue for."""
+        if self.failure is not None:
+            if mark is not None:
+                mark.fail(self.failure)
+            return
+        self._queue.append(_Item(group_id, data, sequence, mark))
+        self.queued_bytes += len(data)
+        if self._wake is not None:
+            self._wake.set()
+
+    def sync_age(self) -> float:
+        if self.failure is not None:
+            return math.inf
+        return 0.0 if self.in_hand_since is None else trio.current_time() - self.in_hand_since
+
+    # -- the task -----------------------------------------------------------------------------------------------------------------
+
+    async def serve(self, task_status: trio.TaskStatus[None]) -> None:
+        """Empty the queue until cancelled.
+
+        *Cancellation:* the batch on its way is finished and confirmed first, within `shutdown_write_timeout`. What is still queued is
+        dropped: whoever waits for it must not count on it.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._bound_write_once_cancelled)
+                task_status.started()
+                await self._run()
+        finally:
+            # Stopped, but not told to listeners: their groups stop with the node, or did so before.
+            self._drop_all(StorageError("closed", self._log.directory, "the log was closed before this was written; it may come back"))
+
+    async def _run(self) -> None:
+        while True:
+            # NB: under steady load no other statement of this loop would notice a cancellation, since the disk is shielded.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if not self._queue or self.failure is not None:
+                self._wake = trio.Event()
+                await self._wake.wait()
+                self._wake = None
+                continue
+            self._take_batch()
+            await self._commit_batch()
+
+    def _take_batch(self) -> None:
+        queue, batch = self._queue, self._batch
+        if self.queued_bytes <= self._config.batch_bytes_max:
+            batch.extend(queue)
+            queue.clear()
+            self._batch_bytes = self.queued_bytes
+            return
+        self._batch_bytes = 0
+        while queue and (not batch or self._batch_bytes + len(queue[0].data) <= self._config.batch_bytes_max):
+            item = queue.popleft()
+            batch.append(item)
+            self._batch_bytes += len(item.data)
+
+    async def _commit_batch(self) -> None:
+        """See one batch through, whatever it takes: written, or tried until there is space, or the log has failed."""
+        segments = [item.data for item in self._batch]
+        # The last number of each group is all that its listener needs: a dict keeps the last.
+        last = {item.group_id: item.sequence for item in self._batch if item.mark is None}
+        groups = last.keys() | {item.group_id for item in self._batch if item.mark is not None}
+        while not await self._append(groups, segments):
+            if self.failure is not None:
+                return
+            self._set_full(True)
+            await trio.sleep(self._config.space_poll_interval)
+        self._set_full(False)
+        self._confirm(last)
+
+    async def _append(self, groups: set[GroupId], segments: list[bytes]) -> bool:
+        """Write the batch. Returns whether it is durable; if not, the disk is full or the log has failed."""
+        self.in_hand_since = trio.current_time()
+        try:
+            with trio.CancelScope(shield=True, deadline=self._write_deadline()) as self._write_scope:
+                await self._log.append(groups, segments)
+                return True
+        except NoSpaceError:
+            return False
+        except OSError as error:
+            text = f"writing or syncing failed ({error.strerror or error}): what was not confirmed may or may not be on the disk"
+            self.fail(StorageError("io", self._log.directory, text))
+            return False
+        finally:
+            self._write_scope = None
+            self.in_hand_since = None
+        self.hung = True
+        text = f"a write did not end within {self._config.shutdown_write_timeout} s of the shutdown: its outcome is unknown"
+        self.fail(StorageError("hung", self._log.directory, text))
+        return False
+
+    def _confirm(self, last: dict[GroupId, int]) -> None:
+        batch, self._batch = self._batch, []
+        self.queued_bytes -= self._batch_bytes
+        for item in batch:
+            if item.mark is not None:
+                item.mark.durable()
+        for group_id, sequence in last.items():
+            listener = self._listeners.get(group_id)
+            if listener is not None:
+                listener.persisted(sequence)
+
+    def _set_full(self, full: bool) -> None:
+        if full != self.is_full:
+            self.is_full = full
+            for listener in list(self._listeners.values()):
+                listener.space_changed(not full)
+
+    def fail(self, error: StorageError) -> None:
+        """The log takes nothing any more, and everybody hears of it, once."""
+        if self.failure is None:
+            self._drop_all(error)
+            for listener in list(self._listeners.values()):
+                listener.storage_failed(error)
+
+    def _drop_all(self, error: StorageError) -> None:
+        if self.failure is None:
+            self.failure = error
+        for item in (*self._batch, *self._queue):
+            if item.mark is not None:
+                item.mark.fail(self.failure)
+        self._batch.clear()
+        self._queue.clear()
+        self.queued_bytes = 0
+
+    # -- the end ------------------------------------------------------------------------------------------------------------------
+
+    async def _bound_write_once_cancelled(self) -> None:
+        """A cancelled task does not stop its write. Wait for it, but not for ever."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._stopping = True
+            if self._write_scope is not None:
+                self._write_scope.deadline = self._write_deadline()
+
+    def _write_deadline(self) -> float:
+        return trio.current_time() + self._config.shutdown_write_timeout if self._stopping else math.inf
