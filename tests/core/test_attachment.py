@@ -18,6 +18,7 @@ from trioraft.core import (
     PeerDown,
     PeerUp,
     PreVote,
+    PreVoteReply,
     Propose,
     Raft,
     RequestVote,
@@ -308,3 +309,37 @@ def test_an_append_speaks_for_the_leader_too() -> None:
     now = raft.deadline - 1
     raft.step(AppendEntries(N2, N1, 1, NOTHING, 0), now)
     assert now + E <= raft.deadline < now + 2 * E
+
+
+def test_a_leader_whose_disk_hangs_leads_no_longer() -> None:
+    """Its peers count its node as dead by then; but it would call everybody back who asks, and never apply anything."""
+    liveness = {1: NEVER, 2: NEVER, 3: NEVER}
+    raft, turns = make_leader(liveness=liveness)
+    raft.step(TimePassed(), 10 * E)
+    assert raft.role is Role.LEADER
+    liveness[1] = 10 * E
+    raft.step(PeerDown(1), 10 * E)
+    assert (raft.role, raft.term, raft.leader) == (Role.FOLLOWER, 1, None)
+    assert turns.settle(10 * E) == [Detach(N1, N2, 1), Detach(N1, N3, 1)]
+
+
+def test_nobody_campaigns_while_its_disk_hangs() -> None:
+    liveness = {1: 0}
+    raft = make_raft(liveness=liveness)
+    for _ in range(10):
+        now = raft.deadline
+        raft.step(TimePassed(), now)
+        assert (raft.role, raft.term) == (Role.FOLLOWER, 0)
+        assert E <= raft.deadline - now < 2 * E
+    # In the middle of an election: it waits for its disk, and does not run through terms.
+    liveness[1] = NEVER
+    raft.step(TimePassed(), raft.deadline)
+    raft.step(PreVoteReply(N2, N1, 1, granted=True), raft.deadline - 1)
+    assert (raft.role, raft.term) == (Role.CANDIDATE, 1)
+    liveness[1] = 0
+    for _ in range(10):
+        raft.step(TimePassed(), raft.deadline)
+    assert (raft.role, raft.term) == (Role.CANDIDATE, 1)
+    liveness[1] = NEVER
+    raft.step(TimePassed(), raft.deadline)
+    assert raft.role is Role.PRE_CANDIDATE

@@ -1,0 +1,216 @@
+"""Whole managers on a mock clock: memory network, simulated disks, one seed. Crashes are real: handles die first, tasks after."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+import trioraft
+from trioraft import (
+    ApplyContext,
+    GroupConfig,
+    Instrument,
+    MemoryNetwork,
+    MemoryTransport,
+    MultiRaftConfig,
+    MultiRaftManager,
+    RaftGroup,
+    StateMachine,
+    StorageConfig,
+    WalStorage,
+    open_manager,
+)
+from trioraft.storage import SimulatedDisk
+
+BASE = "/data"
+
+
+class Journal(StateMachine):
+    """Remembers every command, in order; the answer is its position among them."""
+
+    declared_errors = (ValueError,)
+
+    def __init__(self) -> None:
+        self.commands: list[Any] = []
+        self.indexes: list[int] = []
+
+    def apply(self, command: Any, context: ApplyContext) -> Any:
+        if command == "declared":
+            raise ValueError("no", 5)
+        if command == "bug":
+            raise RuntimeError("a bug in the machine")
+        self.commands.append(command)
+        self.indexes.append(context.index)
+        return len(self.commands)
+
+
+class Events(Instrument):
+    def __init__(self) -> None:
+        self.seen: list[trioraft.Event] = []
+
+    def on_event(self, event: trioraft.Event) -> None:
+        self.seen.append(event)
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.seen if isinstance(event, kind)]
+
+
+@attrs.define
+class SimNode:
+    """A node's metal (disk) and, while it runs, its process."""
+
+    node_id: int
+    disk: SimulatedDisk
+    manager: MultiRaftManager | None = None
+    scope: trio.CancelScope | None = None
+    quit: trio.Event | None = None
+    done: trio.Event | None = None
+    machines: dict[int, Journal] = attrs.Factory(dict)
+    events: Events = attrs.Factory(Events)
+
+    @property
+    def up(self) -> MultiRaftManager:
+        assert self.manager is not None, f"node {self.node_id} is down"
+        return self.manager
+
+    def group(self, group_id: int = 1) -> RaftGroup:
+        return self.up.get_group(group_id)
+
+
+class Cluster:
+    """Nodes that share a network."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        seed: int = 1,
+        nodes: int = 3,
+        groups: int = 1,
+        config: MultiRaftConfig | None = None,
+        group_config: GroupConfig | None = None,
+        machine: Callable[[], Journal] = Journal,
+        sync_seconds: float = 0.001,
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.network = MemoryNetwork(random.Random(seed + 1))
+        self.network.set_delay(0.001, 0.002)
+        self.node_ids = range(1, nodes + 1)
+        self.group_ids = range(1, groups + 1)
+        self.config = config or MultiRaftConfig()
+        self.group_config = group_config or GroupConfig()
+        self.machine = machine
+        self.nodes = {
+            i: SimNode(i, SimulatedDisk(random.Random(seed * 100 + i), sync_seconds=sync_seconds)) for i in self.node_ids
+        }
+        self._nursery = nursery
+
+    async def start(self, *node_ids: int) -> None:
+        for node_id in node_ids or self.node_ids:
+            await self._nursery.start(self._serve, self.nodes[node_id])
+
+    async def _serve(self, node: SimNode, *, task_status: trio.TaskStatus[None]) -> None:
+        node.scope, node.quit, node.done = trio.CancelScope(), trio.Event(), trio.Event()
+        node.machines, node.events = {}, Events()
+        try:
+            with node.scope:
+                async with open_manager(
+                    node_id=node.node_id,
+                    cluster_id="sim",
+                    storage=WalStorage(StorageConfig(base_dir=BASE), disk=node.disk.mount()),
+                    transport=MemoryTransport(self.network),
+                    addresses={i: f"127.0.0.1:{5000 + i}" for i in self.node_ids},
+                    config=self.config,
+                    instruments=[node.events],
+                    generator=random.Random(self.rng.random()),
+                ) as manager:
+                    node.manager = manager
+                    for group_id in self.group_ids:
+                        machine = node.machines[group_id] = self.machine()
+                        await manager.add_group(group_id, machine, members=self.node_ids, config=self.group_config)
+                    task_status.started()
+                    await node.quit.wait()
+        finally:
+            node.manager = None
+            node.done.set()
+
+    async def crash(self, *node_ids: int, keep: Any = "random") -> None:
+        """Cut the power: disk and network are dead before any task of the node notices; then the process is gone."""
+        for node_id in node_ids:
+            node = self.nodes[node_id]
+            self.network.kill(node_id)
+            node.disk.crash(keep)
+        for node_id in node_ids:
+            await self.stop(node_id)
+
+    async def stop(self, node_id: int) -> None:
+        """Cancel a node's process and wait until it is gone."""
+        node = self.nodes[node_id]
+        assert node.scope is not None
+        assert node.done is not None
+        node.scope.cancel()
+        await node.done.wait()
+
+    async def quit(self, node_id: int) -> None:
+        """Have a node leave its block as a program does that has come to its end."""
+        node = self.nodes[node_id]
+        assert node.quit is not None
+        assert node.done is not None
+        node.quit.set()
+        await node.done.wait()
+
+    def running(self) -> list[SimNode]:
+        return [node for node in self.nodes.values() if node.manager is not None]
+
+    async def leader(self, group_id: int = 1, *, among: set[int] | None = None) -> SimNode:
+        """Wait until a running node leads the group and some other running one agrees, or it is alone."""
+        while True:
+            for node in self.running():
+                if (among is None or node.node_id in among) and group_id in node.up.groups and node.group(group_id).is_leader:
+                    return node
+            await trio.sleep(0.05)
+
+    async def settle(self, group_id: int = 1) -> list[Any]:
+        """Wait until all running replicas have applied the same; return it."""
+        while True:
+            status = [node.group(group_id).status() for node in self.running()]
+            applied = {s.applied_index for s in status}
+            if len(applied) == 1 and all(s.last_index == s.applied_index for s in status) and any(s.leader for s in status):
+                machines = [node.machines[group_id].commands for node in self.running()]
+                assert all(commands == machines[0] for commands in machines), "replicas differ at the same applied index"
+                return machines[0]
+            await trio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running_cluster(**options: Any) -> AsyncIterator[Cluster]:
+    """A started cluster; everything is gone at the end."""
+    async with trio.open_nursery() as nursery:
+        cluster = Cluster(nursery, **options)
+        await cluster.start()
+        yield cluster
+        nursery.cancel_scope.cancel()
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until something is so, in virtual time."""
+    with trio.fail_after(seconds):
+        while not condition():
+            await trio.sleep(0.02)
+
+
+async def propose_until_done(propose: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
+    """Propose, again after each refusal that says it is safe to."""
+    with trio.fail_after(seconds):
+        while True:
+            try:
+                return await propose()
+            except (trioraft.NotLeaderError, trioraft.BusyError, trioraft.ProposalDroppedError):
+                await trio.sleep(0.05)
+
+

@@ -1,0 +1,7 @@
+"""One Raft group as a task tree: the only place where core, disk and net meet."""
+
+from ._group import RaftGroup as RaftGroup
+from ._host import Host as Host
+from ._status import GroupStatus as GroupStatus
+from ._waiter import Token as Token
+from ._waiter import Waiter as Waiter

@@ -1,0 +1,231 @@
+"""One Raft group on this node, as its user holds it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import trio
+
+from .._errors import BusyError, EntryTooLargeError, Fate, GroupStoppedError, NotLeaderError, OutcomeUnknownError
+from .._machine import StateMachine
+from .._types import EntryId, GroupId, GroupKey, Index, NodeId, Term
+from ..core import GroupConfig, Propose, Raft, Role, RoleChange
+from ..observe import GroupFailed, Observable, RoleChanged
+from ..storage import GroupRecord, LogStorage, RecoveredGroup
+from ._applier import Applier
+from ._codec import codec_of
+from ._driver import Driver
+from ._host import Host
+from ._inbox import Inbox
+from ._proposals import Proposals
+from ._status import GroupStatus
+from ._waiter import Token, Waiter
+
+
+class RaftGroup:
+    """A replica of one group. Made by `MultiRaftManager.add_group`, never by hand."""
+
+    def __init__(
+        self, record: GroupRecord, recovered: RecoveredGroup, machine: StateMachine, log: LogStorage, *, config: GroupConfig, host: Host
+    ) -> None:
+        self.key: Final[GroupKey] = record.key
+        self.machine: Final[StateMachine] = machine
+        self._record, self._host, self._config = record, host, config
+        self.inbox: Final = Inbox(config.inbox_events_max, config.inbox_bytes_max)
+        self._codec = codec_of(machine)
+        self._proposals = Proposals()
+        self._applier = Applier(self.id, host.node_id, machine, self._codec, self._proposals, wake=self.inbox.run_again)
+        self._core = Raft(
+            record.me,
+            record.configuration,
+            recovered.durable,
+            config=config,
+            timing=host.timing,
+            random=host.random,
+            liveness=host.liveness,
+            now=host.now(),
+        )
+        self._driver = Driver(
+            record.key,
+            self._core,
+            inbox=self.inbox,
+            log=log,
+            applier=self._applier,
+            proposals=self._proposals,
+            host=host,
+            on_role_change=self._role_changed,
+        )
+        self._leader: Observable[NodeId | None] = Observable(None)
+        self._stopped = False
+        self._failure: BaseException | None = None
+        log.attach(self.inbox)
+
+    # --- what users call --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> GroupId:
+        return self.key.group_id
+
+    @property
+    def leader(self) -> NodeId | None:
+        """The node that leads, as far as this replica knows."""
+        return self._leader.value
+
+    @property
+    def is_leader(self) -> bool:
+        """This replica led when it last looked. Another may have been elected since: never decide safety by this."""
+        return self._core.role is Role.LEADER
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why this replica stopped by itself; None while it runs, and after an orderly stop."""
+        return self._failure
+
+    def status(self) -> GroupStatus:
+        """This replica at this moment."""
+        core = self._core.status()
+        return GroupStatus(
+            group_id=self.id,
+            incarnation=self.key.incarnation,
+            role=core.role,
+            term=core.term,
+            leader=core.leader,
+            voters=self._record.configuration.voters,
+            learners=self._record.configuration.learners,
+            last_index=core.last.index,
+            persisted_index=core.persisted_index,
+            commit_index=core.commit_index,
+            applied_index=core.applied_index,
+            match=core.match,
+            waiting=len(self._proposals),
+            failure=self._failure,
+        )
+
+    async def wait_leader(self) -> NodeId:
+        """Wait until some node is known to lead; return its id.
+
+        Raises:
+            GroupStoppedError: this replica has stopped.
+        """
+        leader = await self._leader.wait_value(lambda known: known is not None or self._stopped)
+        if leader is None:
+            raise self._stopped_error()
+        return leader
+
+    async def wait_applied(self, index: Index) -> None:
+        """Wait until this replica's machine has applied everything up to `index`.
+
+        Raises:
+            GroupStoppedError: this replica has stopped.
+        """
+        waiter = Waiter()
+        self._applier.notify(index, waiter)
+        if self._stopped:
+            raise self._stopped_error()
+        await waiter.wait()
+
+    async def propose(self, command: Any) -> Any:
+        """Replicate a command and return what `StateMachine.apply` returned for it, on whatever node it is called.
+
+        When this returns, the command is on stable storage of a majority and applied at the leader.
+
+        Raises:
+            NotLeaderError: no leader is known, or the node asked for it leads no more. In no log.
+            BusyError: a queue is full. In no log.
+            ProposalDroppedError: another leader's entry took its place. In no log.
+            EntryTooLargeError: larger than `entry_bytes_max`. In no log.
+            OutcomeUnknownError: handed over, and no answer can come any more.
+            GroupStoppedError: this replica does not run.
+            Exception: what the machine declared as a result (`declared_errors`).
+
+        *Cancellation:* the command may be applied all the same, now or later.
+        """
+        payload = self._codec.encode(command)
+        if len(payload) > self._config.entry_bytes_max:
+            raise EntryTooLargeError(
+                f"the command has {len(payload)} bytes; entry_bytes_max of group {self.id} is {self._config.entry_bytes_max}: split it"
+            )
+        waiter = Waiter()
+        self.hand_over(payload, waiter)
+        return await waiter.wait()
+
+    # --- what the node calls ----------------------------------------------------------------------------------------------------------
+
+    def hand_over(self, payload: bytes, token: Token, *, forwarded: bool = False) -> None:
+        """Bring an encoded proposal to where the leader is. The token hears all that follows, refusals included."""
+        host = self._host
+        host.counters.proposals += 1
+        leader = self._leader.value
+        if self._stopped:
+            token.fail(self._stopped_error())
+        elif leader == host.node_id:
+            if not host.has_room:
+                token.fail(BusyError("the log's queue is full, or its disk is: propose again later"))
+            elif not self.inbox.put_proposal(Propose(token, payload)):
+                token.fail(BusyError(f"group {self.id} has no room for more proposals: propose again later"))
+        elif leader is None or forwarded:
+            token.fail(NotLeaderError(leader))
+        else:
+            host.forward(leader, self.key, payload, token)
+
+    async def run(self) -> None:
+        """Run the replica until cancelled or failed. Never raises but for cancellation: a failure is a value, `failure`."""
+        self._host.watch(self.id, self._core.watched())
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._driver.run(nursery)
+        except* Exception as errors:
+            self._fail(_first(errors))
+        finally:
+            self._close()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._host.counters.groups_failed += 1
+        self._host.group_failed(self.id, error)
+        self._host.announcer.announce(GroupFailed(self.id, error))
+
+    def _close(self) -> None:
+        """Answer every caller; whoever comes later is refused."""
+        self._stopped = True
+        self._leader.value = None
+        self._applier.close(self._stopped_error())
+        self.inbox.refuse_rest(self._stopped_error())
+        self._proposals.abandon(f"group {self.id} stopped on this node")
+
+    def _stopped_error(self) -> GroupStoppedError:
+        return GroupStoppedError(self.id, self._failure)
+
+    def _role_changed(self, change: RoleChange) -> None:
+        self._host.watch(self.id, self._core.watched())
+        if change.role is Role.LEADER:
+            self._host.counters.elections += 1
+        self._leader.value = change.leader
+        self._host.announcer.announce(RoleChanged(self.id, change.role, change.term, change.leader))
+
+    # --- what became of an entry ------------------------------------------------------------------------------------------------------
+
+    def unknown_outcome(self, reason: str, index: Index | None = None, term: Term | None = None) -> OutcomeUnknownError:
+        """The error for a proposal whose answer was lost; this replica's own log can tell its fate if the entry is known."""
+        if index is None or term is None:
+            return OutcomeUnknownError(reason, index, term)
+
+        async def fate() -> Fate:
+            return await self._fate(EntryId(term, index))
+
+        return OutcomeUnknownError(reason, index, term, fate=fate)
+
+    async def _fate(self, at: EntryId) -> Fate:
+        try:
+            await self.wait_applied(at.index)
+        except GroupStoppedError:
+            return "unknown"
+        return "applied" if self._core.log.term_at(at.index) == at.term else "dropped"
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first leaf: users meet errors, not groups of them."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,149 @@
+"""What waits for one group's driver: events in order, completions in slots, one wake-up.
+
+Rules:
+
+- Completions (writes done, deadline passed, peers up and down) never drop and never block: one slot per kind, newest wins.
+- Messages and proposals have a bound. A message that finds no room is lost, as messages may be; a proposal is refused at once.
+- Whoever puts something in wakes the driver; the driver takes everything at once.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from .._errors import StorageError
+from .._types import NodeId
+from ..core import DiskSpace, Event, Message, PeerDown, PeerUp, Persisted, Propose, TimePassed, Unreachable
+
+
+class Inbox:
+    """The queue of one group. Also its `WriteListener`: a finished write is a completion like any other."""
+
+    def __init__(self, events_max: int, bytes_max: int) -> None:
+        self._events_max: Final = events_max
+        self._bytes_max: Final = bytes_max
+        self._events: list[Event] = []
+        self._bytes = 0  # of the proposals; what a leader sends is bounded by its window
+        self._peers: dict[NodeId, list[Event]] = {}
+        self._persisted = 0
+        self._space: bool | None = None
+        self._time_passed = False
+        self._again = False
+        self._storage_error: StorageError | None = None
+        self._parked: trio.lowlevel.Task | None = None
+        self._filled = False
+
+    # --- in: all synchronous, callable from any task of the node ----------------------------------------------------------------------
+
+    def put_message(self, message: Message) -> bool:
+        """Queue a message; False: no room, it is lost."""
+        if len(self._events) >= self._events_max:
+            return False
+        self._events.append(message)
+        self._wake()
+        return True
+
+    def put_line(self, line: Message) -> None:
+        """Queue a line of the pulse: reliable there, so it must not be lost here. There are few of them, one per peer and change."""
+        self._events.append(line)
+        self._wake()
+
+    def put_proposal(self, proposal: Propose) -> bool:
+        """Queue a proposal; False: no room, refuse it. A single one always fits."""
+        bytes_then = self._bytes + len(proposal.payload)
+        if len(self._events) >= self._events_max or (self._bytes and bytes_then > self._bytes_max):
+            return False
+        self._bytes = bytes_then
+        self._events.append(proposal)
+        self._wake()
+        return True
+
+    def put_peer(self, event: PeerUp | PeerDown | Unreachable) -> None:
+        """Say what became of a peer. An up or down replaces an earlier one; a loss is remembered beside it."""
+        kept = self._peers.setdefault(event.node_id, [])
+        if isinstance(event, Unreachable):
+            if event not in kept:
+                kept.append(event)
+        else:
+            kept[:] = [e for e in kept if isinstance(e, Unreachable)] + [event]
+        self._wake()
+
+    def deadline_passed(self) -> None:
+        self._time_passed = True
+        self._wake()
+
+    def run_again(self) -> None:
+        """The driver has work left that no event will announce."""
+        self._again = True
+        self._wake()
+
+    # WriteListener
+
+    def persisted(self, sequence: int) -> None:
+        self._persisted = sequence
+        self._wake()
+
+    def space_changed(self, available: bool) -> None:
+        self._space = available
+        self._wake()
+
+    def storage_failed(self, error: StorageError) -> None:
+        self._storage_error = error
+        self._wake()
+
+    # --- out: the driver only -----------------------------------------------------------------------------------------------------------
+
+    async def wait(self) -> None:
+        """Park until something is there. A checkpoint."""
+        if self._filled:
+            await trio.lowlevel.checkpoint()
+            return
+        self._parked = trio.lowlevel.current_task()
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def take(self) -> list[Event]:
+        """Everything that is there, completions first: what they release lets the rest go further.
+
+        Raises:
+            StorageError: the node's log is poisoned.
+        """
+        if self._storage_error is not None:
+            raise self._storage_error
+        self._filled = self._again = False
+        events: list[Event] = []
+        if self._space is not None:
+            events.append(DiskSpace(self._space))
+            self._space = None
+        if self._persisted:
+            events.append(Persisted(self._persisted))
+            self._persisted = 0
+        if self._peers:
+            for kept in self._peers.values():
+                events += kept
+            self._peers = {}
+        if self._time_passed:
+            events.append(TimePassed())
+            self._time_passed = False
+        events += self._events
+        self._events, self._bytes = [], 0
+        return events
+
+    def refuse_rest(self, error: Exception) -> None:
+        """The driver is gone: whoever proposed and was not heard learns it. In no log."""
+        events, self._events = self._events, []
+        for event in events:
+            if isinstance(event, Propose):
+                event.token.fail(error)
+
+    def _wake(self) -> None:
+        self._filled = True
+        if self._parked is not None:
+            trio.lowlevel.reschedule(self._parked)
+            self._parked = None

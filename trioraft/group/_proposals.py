@@ -1,0 +1,50 @@
+"""The callers whose proposals are in the log and not applied yet.
+
+An index alone does not name an entry: a leader that lost and regained its office may have put a second entry at the same index while the
+first one may still win elsewhere. So callers wait for (index, term), and all that wait at an index are answered when it is applied.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from .._errors import OutcomeUnknownError, ProposalDroppedError
+from .._types import EntryId, Index, Term
+from ._waiter import Token
+
+_Link: TypeAlias = "tuple[Term, Token, _Link | None]"
+
+
+class Proposals:
+    """Tokens by log position."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Index, _Link] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, at: EntryId, token: Token) -> None:
+        """`token` waits for the entry `at`; another term's entry at that index may have its own."""
+        self._waiting[at.index] = (at.term, token, self._waiting.get(at.index))
+
+    def answer(self, index: Index, term: Term, result: Any, error: Exception | None = None) -> None:
+        """The entry index@term was applied, so every other entry at `index` never will be."""
+        link = self._waiting.pop(index, None)
+        while link is not None:
+            entry_term, token, link = link
+            if entry_term != term:
+                token.fail(ProposalDroppedError(f"another entry was committed in the place of {index}@{entry_term}: propose again"))
+            elif error is not None:
+                token.fail(error)
+            else:
+                token.succeed(result)
+
+    def abandon(self, reason: str) -> None:
+        """No more answers will come: everybody learns that the outcome is unknown."""
+        waiting, self._waiting = self._waiting, {}
+        for index, first in waiting.items():
+            link: _Link | None = first
+            while link is not None:
+                term, token, link = link
+                token.fail(OutcomeUnknownError(reason, index, term))

@@ -1,0 +1,56 @@
+"""Settings of one node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from .._errors import ConfigError
+from ..core import Timing
+
+
+def _seconds(low: float, high: float) -> Callable[[Any, attrs.Attribute[float], Any], None]:
+    def check(instance: object, attribute: attrs.Attribute[float], value: Any) -> None:
+        if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+            raise ConfigError(f"{attribute.name} must be {low} to {high} seconds, not {value!r}")
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class MultiRaftConfig:
+    """Settings of a node, equal on all nodes of a cluster. Durations in seconds."""
+
+    heartbeat_interval: float = attrs.field(default=0.1, validator=_seconds(0.001, 60))
+    """H: one pulse per peer and interval, for all groups together."""
+
+    election_timeout: float = attrs.field(default=1.0, validator=_seconds(0.005, 600))
+    """E: elections start after a silence drawn anew from [E, 2E). At least 5 H, and above round trip plus sync time of the slowest node."""
+
+    forward_timeout: float = attrs.field(default=10.0, validator=_seconds(0.01, 3600))
+    """A proposal passed on to another node gets `OutcomeUnknownError` when no answer came for so long."""
+
+    forwards_max: int = attrs.field(default=65536)
+    """Proposals that may wait for an answer of one other node. Beyond it they are refused with `BusyError`."""
+
+    shutdown_timeout: float = attrs.field(default=5.0, validator=_seconds(0, 600))
+    """What an orderly stop may take before everything is cancelled."""
+
+    @forwards_max.validator
+    def _check_forwards_max(self, attribute: attrs.Attribute[int], value: int) -> None:
+        if type(value) is not int or not 1 <= value <= 1 << 20:
+            raise ConfigError(f"forwards_max must be a whole number from 1 to {1 << 20}, not {value!r}")
+
+    def __attrs_post_init__(self) -> None:
+        self.timing()
+
+    def timing(self) -> Timing:
+        """The two intervals in the core's milliseconds.
+
+        Raises:
+            ConfigError: E is below 5 H.
+        """
+        return Timing(heartbeat_interval=round(self.heartbeat_interval * 1000), election_timeout=round(self.election_timeout * 1000))

@@ -1,0 +1,87 @@
+"""The node as its groups see it: one object that puts clock, peers, log and senders behind the `Host` contract."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from typing import Final, cast
+
+from .._errors import BusyError
+from .._types import GroupId, GroupKey, Millis, NodeId
+from ..core import DELIVERY, Attach, AttachRefused, Delivery, Detach, Message, Timing
+from ..group import RaftGroup, Token
+from ..observe import Announcer
+from ..storage import MultiRaftStorage
+from ..transport import MultiplexedTransport
+from ..wire import Envelope
+from ._clock import DeadlineQueue, NodeClock
+from ._forwards import Forwards
+from ._peers import Peers
+
+
+class Node:
+    """Implements `Host`. Everything here is synchronous."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        timing: Timing,
+        groups: dict[GroupId, RaftGroup],
+        *,
+        generator: random.Random,
+        clock: NodeClock,
+        deadlines: DeadlineQueue,
+        peers: Peers,
+        forwards: Forwards,
+        storage: MultiRaftStorage,
+        transport: MultiplexedTransport,
+        announcer: Announcer,
+    ) -> None:
+        self.node_id: Final = node_id
+        self.timing: Final = timing
+        self.random: Final = generator
+        self.announcer: Final = announcer
+        self.counters: Final = announcer.counters
+        self.liveness: Final[Mapping[NodeId, Millis]] = peers.liveness
+        self._groups = groups
+        self._deadlines, self._peers, self._forwards = deadlines, peers, forwards
+        self._storage, self._transport = storage, transport
+        self.now = clock.now
+        self.next_sequence = storage.next_sequence
+        self.set_deadline = deadlines.set
+        self.watch = peers.watch
+
+    @property
+    def has_room(self) -> bool:
+        return self._storage.has_room
+
+    def send(self, key: GroupKey, messages: Iterable[Message]) -> None:
+        transport, counters = self._transport, self.counters
+        for message in messages:
+            counters.messages_out += 1
+            delivery = DELIVERY[type(message)]
+            if delivery is Delivery.APPEND:
+                transport.send_append_entries(message.target.node_id, (Envelope(key, message),))
+            elif delivery is Delivery.VOTE:
+                transport.send_vote(message.target.node_id, (Envelope(key, message),))
+            else:
+                self._peers.put(key, cast(Attach | Detach | AttachRefused, message))
+
+    def forward(self, peer: NodeId, key: GroupKey, payload: bytes, token: Token) -> None:
+        if not self._transport.has_room(peer):
+            token.fail(BusyError(f"the queue to node {peer}, which leads group {key.group_id}, is full: propose again later"))
+            return
+        request = self._forwards.add(peer, self._groups[key.group_id], payload, token, self.now())
+        if request is not None:
+            self.counters.forwards += 1
+            self._transport.send_append_entries(peer, (Envelope(key, request),))
+
+    def group_failed(self, group_id: GroupId, error: BaseException) -> None:
+        group = self._groups.pop(group_id, None)
+        if group is not None:
+            self.retire(group.key)
+
+    def retire(self, key: GroupKey) -> None:
+        """A group runs no more: nothing wakes it, and no peer counts on it."""
+        self._deadlines.forget(key.group_id)
+        self._peers.detach(key)

@@ -1,0 +1,120 @@
+"""From the transport to the groups: every message of a frame is routed before any driver runs.
+
+A message for a group, or an incarnation of one, that does not run here never creates anything: it is counted and dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from .._errors import GroupNotFoundError
+from .._types import GroupId, GroupKey, Millis, NodeId
+from ..core import Unreachable
+from ..group import RaftGroup
+from ..observe import Announcer, PeerRefused
+from ..transport import Identity, MultiplexedTransport
+from ..wire import Envelope, Forward, ForwardReply, Pulse
+from ._forwards import Forwards, RemoteToken, SeenRequests, too_large_to_send
+from ._peers import Peers, line_as_message
+from ._stores import KnownStores
+
+
+class Router:
+    """The node's `Receiver`."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        groups: dict[GroupId, RaftGroup],
+        *,
+        peers: Peers,
+        forwards: Forwards,
+        stores: KnownStores,
+        transport: MultiplexedTransport,
+        announcer: Announcer,
+        now: Callable[[], Millis],
+    ) -> None:
+        self._node_id: Final = node_id
+        self._groups = groups
+        self._peers, self._forwards, self._stores = peers, forwards, stores
+        self._transport = transport
+        self._announcer, self._counters = announcer, announcer.counters
+        self._now = now
+        self._seen: dict[NodeId, SeenRequests] = {}
+
+    # --- who is there -----------------------------------------------------------------------------------------------------------------
+
+    def check_peer(self, peer: Identity) -> str | None:
+        reason = self._reason_against(peer)
+        if reason is not None:
+            self._announcer.announce(PeerRefused(peer.node_id, reason))
+        return reason
+
+    def _reason_against(self, peer: Identity) -> str | None:
+        if peer.node_id not in self._peers:
+            return f"unknown-node: node {peer.node_id} is in no address book here; name it in `addresses`"
+        newest = self._peers.newest_incarnation(peer.node_id)
+        if peer.incarnation < newest:
+            return f"old-incarnation: start {peer.incarnation} of node {peer.node_id} speaks, but start {newest} has been heard"
+        return self._stores.check(peer.node_id, peer.store_id)
+
+    def connected(self, peer: NodeId) -> None:
+        self._transport.retry_now(peer)
+
+    def unreachable(self, peer: NodeId) -> None:
+        self._forwards.lost(peer)
+        for group_id in self._peers.watchers(peer):
+            group = self._groups.get(group_id)
+            if group is not None:
+                group.inbox.put_peer(Unreachable(peer))
+
+    # --- what they say ----------------------------------------------------------------------------------------------------------------
+
+    def messages(self, peer: NodeId, envelopes: Sequence[Envelope]) -> None:
+        if not self._stores.is_known(peer):
+            return
+        counters = self._counters
+        counters.messages_in += len(envelopes)
+        for key, message in envelopes:
+            if isinstance(message, ForwardReply):
+                self._forwards.answer(peer, message)
+                continue
+            group = self._groups.get(key.group_id)
+            if isinstance(message, Forward):
+                self._propose(peer, key, group, message)
+            elif group is None or group.key != key:
+                counters.messages_unknown_group += 1
+            elif not group.inbox.put_message(message):
+                counters.messages_no_room += 1
+
+    def pulse(self, peer: NodeId, pulse: Pulse) -> None:
+        if not self._stores.is_known(peer):
+            return
+        for line in self._peers.receive(peer, pulse, self._now()):
+            group = self._groups.get(line.group.group_id)
+            if group is None or group.key != line.group:
+                self._counters.messages_unknown_group += 1
+                self._peers.answer_unknown(peer, line)
+            else:
+                group.inbox.put_line(line_as_message(line, peer, self._node_id))
+
+    def _propose(self, peer: NodeId, key: GroupKey, group: RaftGroup | None, request: Forward) -> None:
+        """A peer passed a proposal on: answer it whatever happens, but take it once only."""
+        seen = self._seen.get(peer)
+        if seen is None or seen.incarnation < request.incarnation:
+            seen = self._seen[peer] = SeenRequests(request.incarnation)
+        if seen.incarnation != request.incarnation or not seen.is_news(request.number):
+            self._counters.messages_duplicate += 1
+            return
+
+        def reply(answer: ForwardReply) -> None:
+            self._counters.messages_out += 1
+            if len(answer.body) > self._transport.payload_bytes_max:
+                answer = too_large_to_send(answer)
+            self._transport.send_append_entries(peer, (Envelope(key, answer),))
+
+        if group is None or group.key != key:
+            RemoteToken(request, reply, ()).fail(GroupNotFoundError(f"node {self._node_id} runs no {key}"))
+        else:
+            group.hand_over(request.payload, RemoteToken(request, reply, group.machine.declared_errors), forwarded=True)

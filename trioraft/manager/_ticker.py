@@ -1,0 +1,61 @@
+"""The clock task: deadlines of groups, pulses, liveness, forwards that waited too long. One task for the whole node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import trio
+
+from .._types import GroupId, Millis
+from ..group import RaftGroup
+from ._clock import DeadlineQueue, NodeClock
+from ._disk_watch import DiskWatch
+from ._forwards import Forwards
+from ._peers import Peers
+
+
+async def run_ticker(
+    clock: NodeClock,
+    interval: Millis,
+    *,
+    deadlines: DeadlineQueue,
+    changed: Wakeup,
+    disk: DiskWatch,
+    peers: Peers,
+    forwards: Forwards,
+    groups: Mapping[GroupId, RaftGroup],
+) -> None:
+    """Tick until cancelled.
+
+    Whatever was missed happens once: after a pause there is one pulse, and each group hears of its deadline once.
+    """
+    next_beat = clock.now()
+    while True:
+        now = clock.now()
+        if now >= next_beat:
+            disk.look()
+            peers.beat(now)
+            forwards.expire(now)
+            next_beat = max(next_beat + interval, now + interval // 2)
+        for group_id in deadlines.due(now):
+            if (group := groups.get(group_id)) is not None:
+                group.inbox.deadline_passed()
+        if peers.wake_some():
+            await trio.lowlevel.checkpoint()
+        else:
+            await changed.wait_until(clock.trio_time(min(next_beat, deadlines.next)))
+
+
+class Wakeup:
+    """One task that sleeps until a point in time, or until somebody has an earlier one."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait_until(self, trio_time: float) -> None:
+        with trio.move_on_at(trio_time):
+            await self._event.wait()
+        self._event = trio.Event()
