@@ -1,0 +1,166 @@
+"""Watches the cluster from outside, through ``GET /status``: who leads what, how quickly it commits, whether replicas agree.
+
+Elections are seen, not told: each new (group, term, leader) counts once. A term that begins and ends between two looks stays unseen, so
+the count is a lower bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import trio
+from cluster_nodes import ClusterNodes
+from http_client import Answer, HttpConnection, NoAnswerError, NotSentError
+from node_process import HOST, NodeProcess, NodeState
+
+LOOK_SECONDS = 0.25
+_ANSWER_SECONDS = 1.0
+_SAMPLES_MAX = 200_000
+
+
+@attrs.define
+class NodeView:
+    """What is known of one node."""
+
+    node_id: int
+    groups: dict[int, dict[str, Any]] = attrs.Factory(dict)
+    """Its replicas, as of the last answer."""
+    answered: bool = False
+    """Whether the last look got an answer."""
+    commit_rate: float = 0.0
+    """Entries committed per second, over all groups, between the last two looks of one life."""
+    syncs_by_life: dict[int, int] = attrs.Factory(dict)
+    """Syncs of the log, as last seen in each life of the node."""
+    _looked: float = 0.0
+
+    @property
+    def led(self) -> int:
+        """How many groups it says it leads."""
+        return sum(1 for group in self.groups.values() if group["role"] == "leader") if self.answered else 0
+
+    @property
+    def syncs(self) -> int:
+        """Syncs over all lives."""
+        return sum(self.syncs_by_life.values())
+
+    def take(self, status: dict[str, Any], now: float) -> None:
+        """Take over what the node says of itself."""
+        groups = {int(group_id): group for group_id, group in status["groups"].items()}
+        is_same_life = status["node"]["incarnation"] in self.syncs_by_life
+        committed = sum(
+            max(0, group["commit"] - self.groups[group_id]["commit"]) for group_id, group in groups.items() if group_id in self.groups
+        )
+        self.commit_rate = committed / max(now - self._looked, 1e-3) if is_same_life else 0.0
+        self.groups, self.answered, self._looked = groups, True, now
+        self.syncs_by_life[status["node"]["incarnation"]] = status["syncs"]
+
+
+class Observer:
+    """What has been seen of all nodes."""
+
+    def __init__(self, nodes: ClusterNodes, tell: Callable[[str], None]) -> None:
+        self._nodes, self._tell = nodes, tell
+        self.views = {node_id: NodeView(node_id) for node_id in nodes.nodes}
+        self.violations: list[str] = []
+        """Things that must never be seen."""
+        self.differing = False
+        """Replicas had other digests at the same index."""
+        self._leaders: dict[tuple[int, int], int] = {}
+        self._current: dict[int, tuple[int, int]] = {}
+        self._digests: dict[tuple[int, int], tuple[str, int]] = {}
+
+    @property
+    def elections(self) -> int:
+        """Leaders seen to be elected, the first one of each group included."""
+        return len(self._leaders)
+
+    async def run(self) -> None:
+        """Look at all nodes, again and again, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for node in self._nodes.nodes.values():
+                nursery.start_soon(self._watch, node)
+
+    async def _watch(self, node: NodeProcess) -> None:
+        view = self.views[node.node_id]
+        async with HttpConnection(HOST, node.http_port) as connection:
+            while True:
+                if node.state in (NodeState.UP, NodeState.STARTING) and (answer := await _ask(connection)) is not None:
+                    self.take(node.node_id, answer.json(), trio.current_time())
+                else:
+                    view.answered, view.commit_rate = False, 0.0
+                await trio.sleep(LOOK_SECONDS)
+
+    def take(self, node_id: int, status: dict[str, Any], now: float) -> None:
+        """Take in one node's status, and check it against everything seen before."""
+        view = self.views[node_id]
+        view.take(status, now)
+        for group_id, group in view.groups.items():
+            self._check_leader(node_id, group_id, group)
+            self._check_digest(node_id, group_id, group)
+            if group["failure"]:
+                self._violation(f"group {group_id} failed on node {node_id}: {group['failure']}")
+
+    def _check_leader(self, node_id: int, group_id: int, group: dict[str, Any]) -> None:
+        """Note who leads, by its own word; two leaders of one term would break Raft's first promise."""
+        if group["role"] != "leader":
+            return
+        known = self._leaders.setdefault((group_id, group["term"]), node_id)
+        if known != node_id:
+            self._violation(f"two leaders: nodes {known} and {node_id} both led group {group_id} in term {group['term']}")
+        before = self._current.get(group_id)
+        if before is None or before[0] < group["term"]:
+            self._current[group_id] = (group["term"], node_id)
+            self._tell(f"group {group_id}: node {node_id} elected in term {group['term']}")
+
+    def _check_digest(self, node_id: int, group_id: int, group: dict[str, Any]) -> None:
+        """Replicas that applied the same index must have the same digest, at any moment of the run."""
+        if len(self._digests) >= _SAMPLES_MAX:
+            self._digests.clear()
+        digest, first_node = self._digests.setdefault((group_id, group["index"]), (group["digest"], node_id))
+        if digest != group["digest"]:
+            self.differing = True
+            self._violation(f"differing: group {group_id} at index {group['index']}: nodes {first_node} and {node_id} have other digests")
+
+    def _violation(self, text: str) -> None:
+        if text not in self.violations:
+            self.violations.append(text)
+            self._tell(text)
+
+    def leaderless(self, groups: int) -> list[int]:
+        """The groups that no node says it leads, by the last answers."""
+        led = {
+            group_id
+            for view in self.views.values()
+            if view.answered
+            for group_id, group in view.groups.items()
+            if group["role"] == "leader"
+        }
+        return [group_id for group_id in range(1, groups + 1) if group_id not in led]
+
+    def is_settled(self, groups: int) -> bool:
+        """Every node answers, every group has a leader, and every replica has applied all of the same log."""
+        return all(view.answered for view in self.views.values()) and not self.leaderless(groups) and not self.unsettled(groups)
+
+    def unsettled(self, groups: int) -> list[int]:
+        """The groups whose replicas have not all applied all of the same log."""
+        return [group_id for group_id in range(1, groups + 1) if not self._is_equal(group_id)]
+
+    def _is_equal(self, group_id: int) -> bool:
+        replicas = [view.groups.get(group_id) for view in self.views.values()]
+        ends = {None if replica is None else (replica["applied"], replica["commit"], replica["last"]) for replica in replicas}
+        if len(ends) != 1 or (end := ends.pop()) is None:
+            return False
+        applied, _commit, last = end
+        return bool(applied == last)
+
+
+async def _ask(connection: HttpConnection) -> Answer | None:
+    answer = None
+    with trio.move_on_after(_ANSWER_SECONDS):
+        try:
+            answer = await connection.request("GET", "/status")
+        except (NotSentError, NoAnswerError):
+            return None
+    return answer if answer is not None and answer.status == 200 else None

@@ -1,0 +1,122 @@
+"""What the launcher must notice from outside, and which faults it may cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_nodes import ClusterNodes, StartError
+from node_process import NodeProcess, NodeState
+from observer import Observer
+
+
+def make_nodes(count: int, tmp_path: Path) -> ClusterNodes:
+    nodes = ClusterNodes(count, 1, tmp_path, lambda _: None)
+    for node_id in range(1, count + 1):
+        nodes.nodes[node_id] = NodeProcess(node_id, 1, 1, tmp_path, (), state=NodeState.UP)
+    return nodes
+
+
+class Watched:
+    """An observer of three nodes and one group, and what it told."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.told: list[str] = []
+        self.observer = Observer(make_nodes(3, tmp_path), self.told.append)
+
+    def see(self, node_id: int, *, now: float = 0.0, incarnation: int = 1, syncs: int = 1, **changes: Any) -> None:
+        group = {
+            "role": "follower",
+            "term": 1,
+            "leader": None,
+            "commit": 5,
+            "applied": 5,
+            "last": 5,
+            "index": 5,
+            "digest": "d",
+            "failure": None,
+        }
+        status = {"node": {"id": node_id, "incarnation": incarnation}, "syncs": syncs, "groups": {"1": group | changes}}
+        self.observer.take(node_id, status, now)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+def test_each_leader_of_a_term_is_told_and_counted_once(watched: Watched) -> None:
+    for _ in range(2):
+        watched.see(1, role="leader", term=2)
+    watched.see(2, role="leader", term=3)
+    watched.see(1, role="leader", term=2)
+    assert watched.told == ["group 1: node 1 elected in term 2", "group 1: node 2 elected in term 3"]
+    assert watched.observer.elections == 2
+    assert watched.observer.violations == []
+
+
+def test_two_leaders_of_one_term_are_a_violation(watched: Watched) -> None:
+    watched.see(1, role="leader", term=2)
+    watched.see(2, role="leader", term=2)
+    assert "both led group 1 in term 2" in watched.observer.violations[0]
+
+
+def test_other_digests_at_the_same_index_are_a_violation_whenever_they_are_seen(watched: Watched) -> None:
+    watched.see(1, index=5, digest="a")
+    watched.see(1, index=6, digest="b")
+    watched.see(2, index=4, digest="c")
+    assert watched.observer.violations == []
+    watched.see(2, index=5, digest="x")
+    assert watched.observer.differing
+    assert "at index 5" in watched.observer.violations[0]
+
+
+def test_a_failed_group_is_a_violation(watched: Watched) -> None:
+    watched.see(3, failure="broken")
+    assert "group 1 failed on node 3: broken" in watched.observer.violations
+
+
+def test_settled_means_a_leader_and_everything_applied_everywhere(watched: Watched) -> None:
+    observer = watched.observer
+    watched.see(1, role="leader")
+    watched.see(2)
+    assert not observer.is_settled(1)
+    watched.see(3, applied=4)
+    assert observer.unsettled(1) == [1]
+    watched.see(3)
+    assert observer.is_settled(1)
+    assert not observer.is_settled(2)
+    watched.see(1, role="follower")
+    assert observer.leaderless(1) == [1]
+    assert not observer.is_settled(1)
+
+
+def test_syncs_are_counted_over_all_lives(watched: Watched) -> None:
+    watched.see(1, syncs=10)
+    watched.see(1, syncs=15)
+    watched.see(1, incarnation=2, syncs=3)
+    assert watched.observer.views[1].syncs == 18
+
+
+def test_commit_rate_counts_within_one_life_only(watched: Watched) -> None:
+    watched.see(1, now=0.0, commit=100)
+    watched.see(1, now=2.0, commit=300)
+    assert watched.observer.views[1].commit_rate == pytest.approx(100)
+    watched.see(1, now=3.0, incarnation=2, commit=900)
+    assert watched.observer.views[1].commit_rate == 0
+
+
+@pytest.mark.parametrize("count, down, may", [(3, 0, True), (3, 1, False), (5, 1, True), (5, 2, False), (1, 0, False), (2, 0, False)])
+def test_faults_leave_a_majority(tmp_path: Path, count: int, down: int, may: bool) -> None:
+    nodes = make_nodes(count, tmp_path)
+    for node in list(nodes.nodes.values())[:down]:
+        node.state = NodeState.STOPPED
+    assert nodes.may_lose_one() is may
+
+
+@pytest.mark.parametrize("text", ["{", '"x"', "[1, 2]x", "[0, 1, 2, 3, 4, 5]"])
+async def test_a_damaged_directory_is_a_clear_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ports.json").write_text(text)
+    with pytest.raises(StartError, match="ports.json"):
+        await ClusterNodes(3, 1, tmp_path, lambda _: None).start()
