@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import attrs
 
@@ -19,6 +19,16 @@ class ApplyContext:
     node_id: NodeId
 
 
+class Codec(Protocol):
+    """Maps commands of an application's own types to bytes."""
+
+    def encode(self, command: Any) -> bytes:
+        """Turn a command into bytes, at whoever proposes it. An exception refuses the proposal."""
+
+    def decode(self, payload: bytes) -> Any:
+        """Turn bytes back into the command, on every replica. An exception stops the group, so decode whatever you ever encoded."""
+
+
 class StateMachine:
     """State that is equal on all replicas, because each applies the same commands in the same order.
 
@@ -29,6 +39,9 @@ class StateMachine:
     blocking: ClassVar[bool] = False
     """True: `apply` may block (files, a database); it then runs in a worker thread."""
 
+    codec: ClassVar[Codec | None] = None
+    """Turns commands into bytes and back. None: CBOR, for whatever CBOR can carry."""
+
     declared_errors: ClassVar[tuple[type[Exception], ...]] = ()
     """Exceptions that are *results*: raised at whoever proposed, on every replica alike. Any other stops the group."""
 
@@ -38,15 +51,3 @@ class StateMachine:
         Called once per entry, in the order of the log. A restart replays commands on a fresh machine.
         """
         raise NotImplementedError
-
-    def encode_command(self, command: Any) -> bytes:
-        """Turn a command into bytes. By default: deterministic CBOR."""
-        from .wire import encode_value
-
-        return encode_value(command)
-
-    def decode_command(self, payload: bytes) -> Any:
-        """Turn bytes back into a command. By default: CBOR, decoded strictly."""
-        from .wire import decode_value
-
-        return decode_value(payload)

@@ -105,9 +105,7 @@ class Cluster:
         self.config = config or MultiRaftConfig()
         self.group_config = group_config or GroupConfig()
         self.machine = machine
-        self.nodes = {
-            i: SimNode(i, SimulatedDisk(random.Random(seed * 100 + i), sync_seconds=sync_seconds)) for i in self.node_ids
-        }
+        self.nodes = {i: SimNode(i, SimulatedDisk(random.Random(seed * 100 + i), sync_seconds=sync_seconds)) for i in self.node_ids}
         self._nursery = nursery
 
     async def start(self, *node_ids: int) -> None:
@@ -212,5 +210,3 @@ async def propose_until_done(propose: Callable[[], Awaitable[Any]], seconds: flo
                 return await propose()
             except (trioraft.NotLeaderError, trioraft.BusyError, trioraft.ProposalDroppedError):
                 await trio.sleep(0.05)
-
-

@@ -14,7 +14,6 @@ from trioraft import GroupConfig, GroupFailed, MultiRaftConfig, PeerLiveness, Pe
 from .cluster import Journal, eventually, propose_until_done, running_cluster
 
 
-
 async def test_a_proposal_on_any_node_is_applied_everywhere_and_answered(autojump_clock: trio.testing.MockClock) -> None:
     async with running_cluster() as cluster:
         with trio.fail_after(30):
@@ -187,9 +186,8 @@ async def test_MG_5_a_dead_follower_keeps_no_group_awake_and_is_caught_up_when_i
 
 
 async def test_MG_11_a_flood_for_unknown_groups_creates_nothing(autojump_clock: trio.testing.MockClock) -> None:
-    from trioraft._types import GroupKey, Member
+    from trioraft._types import EntryId, GroupKey, Member
     from trioraft.core import RequestVote
-    from trioraft._types import EntryId
     from trioraft.wire import Envelope
 
     async with running_cluster() as cluster:
@@ -197,9 +195,7 @@ async def test_MG_11_a_flood_for_unknown_groups_creates_nothing(autojump_clock: 
             await cluster.leader()
             node = cluster.nodes[1]
             before = node.up.counters.messages_out
-            flood = [
-                Envelope(GroupKey(1000 + i), RequestVote(Member(2), Member(1), 99, EntryId(9, 9))) for i in range(10_000)
-            ]
+            flood = [Envelope(GroupKey(1000 + i), RequestVote(Member(2), Member(1), 99, EntryId(9, 9))) for i in range(10_000)]
             for _ in range(10):
                 node.up.receiver.messages(2, flood)
             assert node.up.counters.messages_unknown_group == 100_000
@@ -406,7 +402,6 @@ async def test_events_tell_of_roles_and_liveness(autojump_clock: trio.testing.Mo
             other = next(n for n in cluster.node_ids if n != leader.node_id)
             await cluster.crash(other)
             await eventually(lambda: PeerLiveness(other, False) in leader.events.seen)
-
 
 
 class Generous(Journal):

@@ -14,8 +14,7 @@ import trio.testing
 
 import trioraft
 from trioraft import RaftGroup
-from trioraft.storage import WriteListener
-from trioraft.storage import _committer as committer_module
+from trioraft.storage import WriteListener, _committer as committer_module
 
 from .cluster import Cluster, running_cluster
 

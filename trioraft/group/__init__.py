@@ -3,5 +3,4 @@
 from ._group import RaftGroup as RaftGroup
 from ._host import Host as Host
 from ._status import GroupStatus as GroupStatus
-from ._waiter import Token as Token
-from ._waiter import Waiter as Waiter
+from ._waiter import Token as Token, Waiter as Waiter

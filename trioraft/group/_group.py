@@ -174,7 +174,7 @@ class RaftGroup:
         try:
             async with trio.open_nursery() as nursery:
                 await self._driver.run(nursery)
-        except* Exception as errors:
+        except* Exception as errors:  # noqa: BLE001  # whatever it is, it stops this group and no other
             self._fail(_first(errors))
         finally:
             self._close()

@@ -2,7 +2,6 @@
 
 from ._config import MultiRaftConfig as MultiRaftConfig
 from ._manager import MultiRaftManager as MultiRaftManager
-from ._open import open_manager as open_manager
-from ._open import serve_manager as serve_manager
+from ._open import open_manager as open_manager, serve_manager as serve_manager
 from ._peers import PeerStatus as PeerStatus
 from ._status import NodeStatus as NodeStatus

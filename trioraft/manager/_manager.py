@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from .._errors import ConfigError, GroupExistsError, GroupNotFoundError, RaftError
+from .._errors import ConfigError, GroupExistsError, GroupNotFoundError
 from .._machine import StateMachine
 from .._types import GroupId, GroupKey, Member, NodeId
 from ..core import Configuration, GroupConfig
@@ -112,7 +112,7 @@ class MultiRaftManager:
 
         Raises:
             GroupExistsError: opened already (and stopped, maybe), or on disk with other members or another incarnation, or removed in this incarnation.
-            ConfigError: `members` lacks this node, or names one without an address; or a command could be too large to be sent.
+            ConfigError: `members` lacks this node, or names one without an address; or a command could be too large to send.
             CorruptLogError: the group's log is damaged; nothing was changed.
             StorageError: the group could not be written.
 
@@ -123,12 +123,14 @@ class MultiRaftManager:
         self._check_members(group_id, voters)
         if config.entry_bytes_max > self._payload_bytes_max:
             raise ConfigError(
-                f"entry_bytes_max of group {group_id} is {config.entry_bytes_max}, but the transport carries {self._payload_bytes_max} bytes "
-                f"at most: lower the one, or raise frame_bytes_max of both the transport and the server"
+                f"entry_bytes_max of group {group_id} is {config.entry_bytes_max}, but the transport carries at most "
+                f"{self._payload_bytes_max} bytes: lower the one, or raise frame_bytes_max of both the transport and the server"
             )
         if group_id in self._groups or group_id in self._opening:
             # NB: also when it has stopped: what the start found on disk is older than what the group wrote since.
-            raise GroupExistsError(f"group {group_id} is open on node {self.node_id} already; one that stopped opens at the node's next start")
+            raise GroupExistsError(
+                f"group {group_id} is open on node {self.node_id} already; one that stopped opens at the node's next start"
+            )
         self._opening.add(group_id)
         try:
             record = await self._open_or_create(GroupKey(group_id, incarnation), voters)

@@ -79,7 +79,7 @@ async def open_manager(
                     await parts.start_providers(manager, server)
                     try:
                         yield manager
-                    except BaseException as error:  # re-raised below, outside the nurseries, so that no group wraps it
+                    except BaseException as error:  # noqa: BLE001, ASYNC103  # re-raised below, where no nursery wraps it in a group
                         body_error = error
                     groups.cancel_scope.cancel()
             finally:
@@ -136,7 +136,6 @@ class _Parts:
         self._record, self._storage, self._transport, self._config = record, storage, transport, config
         self._providers = providers
         timing = self._timing = config.timing()
-        counters = announcer.counters
         self._running: dict[GroupId, RaftGroup] = {}
         self._clock = NodeClock()
         self._changed = Wakeup()

@@ -94,7 +94,10 @@ class Peers:
     def status(self, now: Millis) -> dict[NodeId, PeerStatus]:
         return {
             node_id: PeerStatus(
-                node_id=node_id, live=now < self.liveness[node_id], incarnation=peer.link.peer_incarnation, round_trip_ms=peer.link.round_trip
+                node_id=node_id,
+                live=now < self.liveness[node_id],
+                incarnation=peer.link.peer_incarnation,
+                round_trip_ms=peer.link.round_trip,
             )
             for node_id, peer in self._peers.items()
         }
@@ -221,4 +224,3 @@ def line_as_message(line: PulseLine, source: NodeId, target: NodeId) -> Attach |
             return Detach(*members, line.term)
         case PulseKind.REFUSED:
             return AttachRefused(*members, line.term)
-

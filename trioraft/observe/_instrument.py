@@ -34,6 +34,6 @@ class Announcer:
         for instrument in self._instruments:
             try:
                 instrument.on_event(event)
-            except Exception:  # a broken observer must not break what it observes
+            except Exception:  # noqa: BLE001  # a broken observer must not break what it observes
                 self.counters.instrument_errors += 1
                 _log.exception("an instrument failed on %s", type(event).__name__)

@@ -96,6 +96,7 @@ class MemoryStorage(MultiRaftStorage):
         self._paused = True
 
     def resume(self) -> None:
+        """Let writes be confirmed again."""
         self._paused = False
         self._wake.set()
 

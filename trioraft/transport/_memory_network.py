@@ -37,7 +37,7 @@ class Weather:
 
 
 class MemoryNetwork:
-    """The hub that joins `MemoryTransport`s: who is there, and what happens between whom."""
+    """The hub that joins memory transports: who is there, and what happens between whom."""
 
     def __init__(self, random: random_module.Random | None = None, *, codec: bool = True, queue_bytes_max: int = 32 << 20) -> None:
         """

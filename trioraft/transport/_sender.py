@@ -106,7 +106,8 @@ class Sender:
 
     async def _discard(self, stream: trio.abc.Stream | None) -> None:
         if stream is not None:
-            await trio.aclose_forcefully(stream)
+            with trio.CancelScope(shield=True):  # closes at once: forcefully means that nothing is waited for
+                await trio.aclose_forcefully(stream)
 
     async def _write(self, stream: trio.abc.Stream, me: Identity, receiver: Receiver) -> None:
         config = self._config
