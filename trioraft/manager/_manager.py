@@ -111,7 +111,8 @@ class MultiRaftManager:
         Returns: the group, running. Its leader may not be known yet: `RaftGroup.wait_leader`.
 
         Raises:
-            GroupExistsError: opened already (and stopped, maybe), or on disk with other members or another incarnation, or removed in this incarnation.
+            GroupExistsError: opened already (and stopped, maybe), or on disk with other members or another incarnation, or removed in
+                this incarnation.
             ConfigError: `members` lacks this node, or names one without an address; or a command could be too large to send.
             CorruptLogError: the group's log is damaged; nothing was changed.
             StorageError: the group could not be written.

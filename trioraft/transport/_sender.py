@@ -100,7 +100,7 @@ class Sender:
             await self._discard(stream)
             raise TransportError("away", self.peer, str(error) or "the connection broke during the handshake") from error
         except BaseException:
-            await self._discard(stream)
+            await self._discard(stream)  # noqa: ASYNC102  # shielded, and forceful: it waits for nothing
             raise
         return stream
 
