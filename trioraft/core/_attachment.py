@@ -44,5 +44,9 @@ def on_detach(replica: Replica, state: Follower, message: Detach, now: Millis) -
 
 
 def on_mistaken_reply(replica: Replica, state: RoleState, message: HeartbeatReply, now: Millis) -> None:
-    """Somebody follows this replica, which has led this term and does not any more."""
-    replica.messages.append(Detach(replica.me, message.source, message.term))
+    """Somebody follows this replica, which has led this term and does not any more.
+
+    If it has not led this term, the reply is this term's leader's, to an old heartbeat that came late: it must not be detached.
+    """
+    if replica.led_term == replica.term:
+        replica.messages.append(Detach(replica.me, message.source, message.term))

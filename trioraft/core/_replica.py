@@ -75,6 +75,8 @@ class Replica:
         self.dropped: dict[str, int] = {}
         """Messages that were not looked at any further, by reason."""
         self.has_space = True
+        self.led_term: Term = 0
+        """The last term that this replica has led, in this life."""
         self.refused_rounds = 0
         """Pre-vote rounds in a row that somebody refused."""
 
@@ -224,6 +226,7 @@ class Replica:
         match = dict.fromkeys(self._members, 0)
         match[self.me.node_id] = log.persisted_index
         self.state = state = Leader(peers=peers, match=match)
+        self.led_term = self.term
         for member in self.other_members():
             self.send(Attach(self.me, member, self.term))
         log.append(Entry(log.last_index + 1, self.term, EntryKind.NOOP, b""))

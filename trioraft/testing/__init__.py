@@ -1,0 +1,16 @@
+"""Simulated clusters: whole groups of cores in virtual time, under faults, watched by one checker per property.
+
+A program that embeds trioraft can run its own schedules with `Simulator`, and the command line runs thousands of seeds::
+
+    python -m trioraft.testing.sim --seeds 2000
+"""
+
+from ._checker import Checker as Checker, Who as Who, World as World
+from ._checkers import Checkers as Checkers
+from ._network import Weather as Weather
+from ._planted import PLANTS as PLANTS, planted as planted
+from ._schedule import FAULT_WEIGHTS as FAULT_WEIGHTS, Fault as Fault, Load as Load, Schedule as Schedule
+from ._sim_cli import run_seed as run_seed
+from ._simulator import Simulator as Simulator, Statistics as Statistics
+from ._trace import Trace as Trace
+from ._violation import PropertyViolation as PropertyViolation

@@ -1,0 +1,177 @@
+"""Bugs on purpose: each breaks one rule of the core, so that one can see the simulator find it.
+
+A simulator that never found anything proves nothing. Most plants change what goes into a core or comes out of it, and so do not depend
+on how it is written; the few that must reach inside name what they replace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+from .._types import NEVER, EntryId, Member, Millis
+from ..core import (
+    AppendEntriesReply,
+    Detach,
+    Durable,
+    Event,
+    HardState,
+    Persisted,
+    PreVote,
+    Raft,
+    Ready,
+    RequestVote,
+    RequestVoteReply,
+    _replication,
+)
+from ..core._quorum import joint_index
+from ..core._replica import Replica
+
+
+@attrs.frozen
+class Plant:
+    """A bug that can be planted."""
+
+    why: str
+    """The schedule that it lets through."""
+    within: int
+    """Seeds from 0 on within which the simulator finds it."""
+    owner: Any
+    """The class or module that is changed."""
+    attribute: str
+    wrap: Callable[[Any], Any]
+    """Called with the original; returns what replaces it."""
+
+
+def _on_step(change: Callable[[Raft, Any], Event | None]) -> tuple[Any, str, Callable[[Any], Any]]:
+    """Replace each event by another, or by none, before it is stepped."""
+
+    def wrap(original: Callable[[Raft, Event, Millis], None]) -> Callable[[Raft, Event, Millis], None]:
+        def step(self: Raft, event: Event, now: Millis) -> None:
+            changed = change(self, event)
+            if changed is not None:
+                original(self, changed, now)
+
+        return step
+
+    return Raft, "step", wrap
+
+
+def _on_ready(change: Callable[[Raft, Ready], None]) -> tuple[Any, str, Callable[[Any], Any]]:
+    """Change each Ready after it was taken."""
+
+    def wrap(original: Callable[[Raft, int], Ready]) -> Callable[[Raft, int], Ready]:
+        def take_ready(self: Raft, sequence: int) -> Ready:
+            ready = original(self, sequence)
+            change(self, ready)
+            return ready
+
+        return take_ready
+
+    return Raft, "take_ready", wrap
+
+
+def _on_start(change: Callable[[Durable], Durable]) -> tuple[Any, str, Callable[[Any], Any]]:
+    """Change what a replica finds on its disk."""
+
+    def wrap(original: Callable[..., None]) -> Callable[..., None]:
+        def init(self: Raft, me: Member, configuration: object, durable: Durable, **others: object) -> None:
+            original(self, me, configuration, change(durable), **others)
+
+        return init
+
+    return Raft, "__init__", wrap
+
+
+def _send_at_once(kind: type[Any]) -> tuple[Any, str, Callable[[Any], Any]]:
+    def change(_raft: Raft, ready: Ready) -> None:
+        early = tuple(message for message in ready.after_write if type(message) is kind)
+        if early:
+            ready.after_write = tuple(message for message in ready.after_write if type(message) is not kind)
+            ready.messages += early
+
+    return _on_ready(change)
+
+
+def _forget_log_check(_raft: Raft, event: Event) -> Event:
+    if isinstance(event, RequestVote | PreVote):
+        return attrs.evolve(event, last=EntryId(NEVER, NEVER))
+    return event
+
+
+def _complete_everything(raft: Raft, event: Event) -> Event:
+    return Persisted(NEVER) if isinstance(event, Persisted) else event
+
+
+def _ignore_detach(_raft: Raft, event: Event) -> Event | None:
+    return None if isinstance(event, Detach) else event
+
+
+def _forget_vote(durable: Durable) -> Durable:
+    return attrs.evolve(durable, hard_state=HardState(durable.hard_state.term, None))
+
+
+def _lose_last_entry(durable: Durable) -> Durable:
+    return attrs.evolve(durable, entries=durable.entries[:-1])
+
+
+def _drop_hard_state(_raft: Raft, ready: Ready) -> None:
+    if ready.entries:
+        ready.hard_state = None
+
+
+def _commit_by_counting(_original: object) -> Callable[..., None]:
+    """Leave out the term in the commit rule."""
+
+    def advance_commit(replica: Any, state: Any, now: Millis) -> None:
+        index = joint_index(replica.configuration, state.match)
+        if index > replica.log.commit_index:
+            replica.log.commit_to(index)
+            _replication._announce_soon(replica, state, now)
+
+    return advance_commit
+
+
+def _never(_original: object) -> Callable[..., bool]:
+    return lambda *_args: False
+
+
+PLANTS: dict[str, Plant] = {
+    "vote-without-log-check": Plant("somebody without the committed entries is elected (paper 5.4.1)", 20, *_on_step(_forget_log_check)),
+    "commit-old-term-by-counting": Plant(
+        "figure 8 of the paper (5.4.2, scenario CM-1)", 200, _replication, "advance_commit", _commit_by_counting
+    ),
+    "ack-before-sync": Plant("a follower acknowledges what a crash takes back (scenario CM-5)", 5, *_send_at_once(AppendEntriesReply)),
+    "vote-before-sync": Plant("a crash takes back a vote that was granted (scenario EL-1)", 5, *_send_at_once(RequestVoteReply)),
+    "campaign-before-sync": Plant("a crash takes back a candidate's own vote (scenario EL-10)", 5, *_send_at_once(RequestVote)),
+    "vote-forgotten-at-restart": Plant("a replica votes twice in a term (scenario EL-1)", 200, *_on_start(_forget_vote)),
+    "entry-forgotten-at-restart": Plant("a committed entry is on a majority no more", 20, *_on_start(_lose_last_entry)),
+    "term-not-written-with-entries": Plant("entries are durable and their term is not", 20, *_on_ready(_drop_hard_state)),
+    "completion-counts-for-all-writes": Plant("an entry counts as durable when an earlier write is", 20, *_on_step(_complete_everything)),
+    "attachment-kept": Plant("followers stay loyal to an ex-leader whose node lives", 200, *_on_step(_ignore_detach)),
+    "replica-numbers-ignored": Plant("acknowledgements of a former life count for an empty one", 50, Replica, "is_superseded", _never),
+}
+"""The bugs by name."""
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Plant a bug for as long as the context lasts.
+
+    Raises:
+        KeyError: there is no such bug; `PLANTS` names all of them.
+    """
+    plant = PLANTS[name]
+    is_own = plant.attribute in vars(plant.owner)
+    original = getattr(plant.owner, plant.attribute)
+    setattr(plant.owner, plant.attribute, plant.wrap(original))
+    try:
+        yield
+    finally:
+        if is_own:
+            setattr(plant.owner, plant.attribute, original)
+        else:
+            delattr(plant.owner, plant.attribute)
