@@ -43,9 +43,6 @@ NOT_TAKEN: dict[tuple[str, str], str] = {
     ("storage_log", "compaction_counts"): _NO_SNAPSHOTS,
     ("storage_log", "purge_point"): _NO_SNAPSHOTS,
     ("storage_log", "pending_part_queries"): _NO_SNAPSHOTS + " Until then the whole log is in memory, so there is no part of it to ask.",
-    ("storage_log", "log_store_contract"): _IN_STORAGE,
-    ("wal_recovery", "damage_table"): _IN_STORAGE,
-    ("wal_recovery", "recovery_rules"): _IN_STORAGE,
 }
 
 

@@ -197,12 +197,30 @@ def test_a_slice_is_cut_by_size_but_never_empty() -> None:
     assert log.slice(3, 10) == ((sized(3, 10), sized(4, 0)), 10)
 
 
+def test_a_slice_is_cut_by_number_too() -> None:
+    log = Log([sized(index, 0) for index in range(1, 8)])
+    assert [entry.index for entry in log.slice(2, MIB, 3)[0]] == [2, 3, 4]
+    assert [entry.index for entry in log.slice(6, MIB, 3)[0]] == [6, 7]
+
+
+def test_portions_to_apply_are_bounded_in_number_too() -> None:
+    log = Log([sized(index, 0) for index in range(1, 8)])
+    log.commit_to(7)
+    assert [entry.index for entry in log.take_committed(MIB, 3)] == [1, 2, 3]
+    assert not log.has_committed(MIB, 3)
+    assert log.take_committed(MIB, 3) == ()
+    log.applied(1)
+    assert [entry.index for entry in log.take_committed(MIB, 3)] == [4]
+    log.applied(4)
+    assert [entry.index for entry in log.take_committed(MIB, 3)] == [5, 6, 7]
+
+
 def test_uncommitted_bytes() -> None:
     log = Log([sized(1, 10), sized(2, 7)])
     log.append(sized(3, 5))
-    assert log.uncommitted_bytes == 22
+    assert (log.uncommitted_bytes, log.uncommitted_entries) == (22, 3)
     log.commit_to(2)
-    assert log.uncommitted_bytes == 5
+    assert (log.uncommitted_bytes, log.uncommitted_entries) == (5, 1)
     log.merge(EntryId(1, 2), [sized(3, 1, term=2)])
     assert log.uncommitted_bytes == 1
 

@@ -427,6 +427,46 @@ def test_proposals_over_a_limit_are_refused_before_the_log() -> None:
     assert [token for token, _ in turns.take().accepted] == ["again"]
 
 
+def test_proposals_without_payload_are_bounded_by_number() -> None:
+    """Bytes of payload do not bound them at all, yet each takes its place in memory, in the log and in a frame."""
+    leader, turns = make_leader(config=GroupConfig(uncommitted_entries_max=3, append_entries_max=2))
+    for token in "abcd":
+        leader.step(Propose(token, b""), 0)
+    ready = turns.take()
+    assert [token for token, _ in ready.accepted] == ["a", "b", "c"]
+    assert [(token, type(error)) for token, error in ready.refused] == [("d", BusyError)]
+    assert [len(m.entries) for m in appends_to(ready.messages, N2)] == [2, 1], "as many messages as it takes"
+    leader.step(Persisted(ready.sequence), 0)
+    accept(leader, N2, 2)
+    leader.step(Propose("e", b""), 0)
+    leader.step(Propose("f", b""), 0)
+    ready = turns.take()
+    assert [token for token, _ in ready.accepted] == ["e"]
+    assert [token for token, _ in ready.refused] == ["f"]
+
+
+def test_a_follower_that_was_away_gets_small_entries_in_bounded_messages() -> None:
+    leader, turns = make_leader(log=[1] * 10, config=GroupConfig(append_entries_max=4), is_settled=False)
+    turns.settle(0)
+    leader.step(AppendEntriesReply(N2, N1, leader.term, match=0, rejected=10, hint=EntryId(0, 0)), 0)
+    assert [len(m.entries) for m in appends_to(turns.settle(0), N2)] == [4]
+    accept(leader, N2, 4)
+    assert [len(m.entries) for m in appends_to(turns.settle(0), N2)] == [4, 3]
+
+
+def test_what_is_committed_is_handed_out_in_bounded_portions() -> None:
+    leader, turns = make_leader(config=GroupConfig(apply_entries_max=2))
+    for token in "abc":
+        leader.step(Propose(token, b""), 0)
+    ready = turns.take()
+    leader.step(Persisted(ready.sequence), 0)
+    accept(leader, N2, 4)
+    assert [entry.index for entry in turns.take().committed] == [2, 3]
+    assert not leader.has_ready
+    leader.step(Applied(3), 0)
+    assert [entry.index for entry in turns.take().committed] == [4]
+
+
 # Telling the commit index, and repeating
 
 

@@ -23,7 +23,7 @@ from trioraft.core import (
     TimePassed,
     Unreachable,
 )
-from trioraft.group._applier import SLICE, Applier
+from trioraft.group._applier import SLICE, Applier, ApplyThreads
 from trioraft.group._codec import ValueCodec
 from trioraft.group._gate import WriteGate
 from trioraft.group._inbox import Inbox
@@ -171,7 +171,13 @@ def entry(index: int, command: Any = "x", kind: EntryKind = EntryKind.COMMAND) -
 class TestApplier:
     def make(self, machine: Recorder) -> tuple[Applier, Proposals, list[int]]:
         proposals, woken = Proposals(), list[int]()
-        return Applier(7, 1, machine, ValueCodec(), proposals, wake=lambda: woken.append(1)), proposals, woken
+        return (
+            Applier(
+                7, 1, machine, ValueCodec(), proposals, wake=lambda: woken.append(1), threads=ApplyThreads(trio.CapacityLimiter(2), 1.0)
+            ),
+            proposals,
+            woken,
+        )
 
     async def test_results_and_declared_errors_reach_their_callers(self) -> None:
         machine = Recorder()

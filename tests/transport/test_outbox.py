@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -61,6 +62,59 @@ def test_control_lane_gives_up_the_oldest(limit: dict[str, Any]) -> None:
     box.put(1, 2, 3, 4, 5)
     assert (box.take(), box.box.dropped, box.incidents) == ([3, 4, 5], 2, 1)
     assert box.box.queued_bytes == 0
+
+
+def test_MG_17_a_group_with_many_messages_delays_another_by_one_of_them() -> None:
+    box = Box(bytes_max=1000 * SIZE)
+    box.put(*[1] * 100)
+    assert box.take(4 * SIZE) == [1] * 4
+    box.put(2, 3, 3)
+    assert box.take(4 * SIZE) == [1, 2, 3, 1]
+    assert box.take(4 * SIZE) == [3, 1, 1, 1]
+    assert (box.box.queued_messages, box.box.queued_bytes) == (91, 91 * SIZE)
+
+
+def test_MG_17_a_small_message_behind_ten_huge_ones_waits_for_one_of_them() -> None:
+    box = Box(bytes_max=1000 * SIZE)
+    huge = [append(1, 2, group=1, size=8 * SIZE) for _ in range(10)]
+    box.box.put(huge)
+    assert box.box.take(SIZE) == huge[:1]
+    box.put(2)
+    assert box.take(2 * SIZE) == [1]
+    assert box.take(2 * SIZE) == [2]
+    assert [box.take(2 * SIZE) for _ in range(9)] == [[1]] * 8 + [[]]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_messages_of_a_group_keep_their_order_whatever_the_load(seed: int) -> None:
+    rng = random.Random(seed)
+    box = Box(bytes_max=100_000 * SIZE, messages_max=100_000)
+    put: dict[int, list[object]] = {}
+    got: dict[int, list[object]] = {}
+    for _ in range(200):
+        for _ in range(rng.randrange(8)):
+            envelope = append(1, 2, group=rng.randrange(4), size=rng.choice([0, 100, 1000]))
+            put.setdefault(envelope.group.group_id, []).append(envelope)
+            box.box.put([envelope])
+        for envelope in box.box.take(rng.choice([1, 5 * SIZE, 50 * SIZE])):
+            got.setdefault(envelope.group.group_id, []).append(envelope)
+    while taken := box.box.take(20 * SIZE):
+        for envelope in taken:
+            got.setdefault(envelope.group.group_id, []).append(envelope)
+    assert {group: list(map(id, of)) for group, of in got.items()} == {group: list(map(id, of)) for group, of in put.items()}
+    assert (box.box.queued_messages, box.box.queued_bytes) == (0, 0)
+
+
+def test_what_waits_for_its_turn_counts_against_the_limits_and_is_lost_with_the_connection() -> None:
+    box = Box(messages_max=4)
+    box.put(1, 1, 1, 2)
+    assert box.take(SIZE) == [1]
+    box.put(2, 3)
+    assert (box.box.dropped, box.box.queued_messages) == (1, 4)
+    box.box.shut()
+    assert (box.box.dropped, box.box.queued_messages, box.box.queued_bytes) == (5, 0, 0)
+    box.box.open()
+    assert box.take() == []
 
 
 def test_message_above_the_queue_limit_goes_alone_but_not_above_the_frame_limit() -> None:

@@ -49,6 +49,9 @@ class GroupConfig:
     append_bytes_max: int = attrs.field(default=256 << 10, validator=_in_range(1, 64 << 20))
     """Payload of one AppendEntries; a single larger entry still goes alone."""
 
+    append_entries_max: int = attrs.field(default=4096, validator=_in_range(1, 1 << 20))
+    """Entries of one AppendEntries: small commands take far more room in a frame than their payload."""
+
     window_messages: int = attrs.field(default=64, validator=_in_range(1, 4096))
     """AppendEntries in flight to one follower."""
 
@@ -58,8 +61,14 @@ class GroupConfig:
     uncommitted_bytes_max: int = attrs.field(default=32 << 20, validator=_in_range(1, 1 << 30))
     """A leader refuses proposals with `BusyError` while more than this is uncommitted. One proposal always fits an empty log."""
 
+    uncommitted_entries_max: int = attrs.field(default=65536, validator=_in_range(1, 1 << 24))
+    """The same in entries, the leader's own no-op among them: small commands take far more memory than their payload."""
+
     apply_bytes_max: int = attrs.field(default=1 << 20, validator=_in_range(1, 1 << 30))
-    """Payload handed to the state machine in one Ready; at least one entry."""
+    """Payload handed to the state machine and not applied yet; at least one entry."""
+
+    apply_entries_max: int = attrs.field(default=4096, validator=_in_range(1, 1 << 20))
+    """Entries handed to the state machine and not applied yet."""
 
     inbox_events_max: int = attrs.field(default=8192, validator=_in_range(16, 1 << 20))
     """Messages and proposals that wait for the group's driver. Beyond it messages are lost and proposals refused with `BusyError`."""

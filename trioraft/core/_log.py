@@ -26,6 +26,9 @@ from .._errors import InvariantError
 from .._types import NEVER, NOTHING, EntryId, Index, Term
 from ._entry import Entry
 
+UNBOUNDED = 1 << 62
+"""As a limit: none."""
+
 _term_of = attrgetter("term")
 
 
@@ -102,14 +105,18 @@ class Log:
         """Whether the log agrees with a leader's up to here (paper 5.3: equal index and term mean equal logs up to there)."""
         return 0 <= position.index <= self.last_index and self.term_at(position.index) == position.term
 
-    def slice(self, first: Index, bytes_max: int) -> tuple[tuple[Entry, ...], int]:
-        """Cut entries from `first` on, as many as fit into `bytes_max` but at least one; return them and their size."""
-        high = self._fit(first, self.last_index, bytes_max)
+    def slice(self, first: Index, bytes_max: int, entries_max: int = UNBOUNDED) -> tuple[tuple[Entry, ...], int]:
+        """Cut entries from `first` on, as many as fit into both limits but at least one; return them and their size."""
+        high = self._fit(first, min(self.last_index, first + entries_max - 1), bytes_max)
         return tuple(self._entries[first - 1 : high]), self._totals[high] - self._totals[first - 1]
 
     @property
     def uncommitted_bytes(self) -> int:
         return self._totals[-1] - self._committed_total
+
+    @property
+    def uncommitted_entries(self) -> int:
+        return self.last_index - self.commit_index
 
     # How it grows
 
@@ -221,15 +228,17 @@ class Log:
         self.commit_index = index
         self._committed_total = self._totals[index]
 
-    def has_committed(self, bytes_max: int) -> bool:
+    def has_committed(self, bytes_max: int, entries_max: int = UNBOUNDED) -> bool:
         """Whether there is something to apply now."""
-        return self._handed < min(self.commit_index, self.persisted_index) and self._applying_bytes < bytes_max
+        if self._handed >= min(self.commit_index, self.persisted_index):
+            return False
+        return self._applying_bytes < bytes_max and self._handed - self.applied_index < entries_max
 
-    def take_committed(self, bytes_max: int) -> tuple[Entry, ...]:
-        """Hand out what is to be applied next, so that at most `bytes_max` are on the way; one entry always goes."""
-        if not self.has_committed(bytes_max):
+    def take_committed(self, bytes_max: int, entries_max: int = UNBOUNDED) -> tuple[Entry, ...]:
+        """Hand out what is to be applied next, so that no more than both limits is on the way; one entry always goes."""
+        if not self.has_committed(bytes_max, entries_max):
             return ()
-        first, last = self._handed + 1, min(self.commit_index, self.persisted_index)
+        first, last = self._handed + 1, min(self.commit_index, self.persisted_index, self.applied_index + entries_max)
         high = self._fit(first, last, bytes_max - self._applying_bytes)
         size = self._totals[high] - self._totals[first - 1]
         self._applying.append((high, size))

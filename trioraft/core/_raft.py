@@ -243,7 +243,7 @@ class Raft(Replica):
             or self.log.has_unwritten
             or self.ballot.has_unwritten
             or (type(self.state) is Leader and self.state.wants_append)
-            or self.log.has_committed(self.config.apply_bytes_max)
+            or self.log.has_committed(self.config.apply_bytes_max, self.config.apply_entries_max)
             or self._role_change() is not None
         )
 
@@ -259,7 +259,7 @@ class Raft(Replica):
             entries=self.log.take_unwritten(sequence),
             messages=tuple(self.messages),
             after_write=tuple(self.after_write),
-            committed=self.log.take_committed(self.config.apply_bytes_max),
+            committed=self.log.take_committed(self.config.apply_bytes_max, self.config.apply_entries_max),
             accepted=tuple(self.accepted),
             refused=tuple(self.refused),
             role_change=self._role_change(),

@@ -85,6 +85,9 @@ def on_propose(replica: Replica, state: Leader, event: Propose, now: Millis) -> 
     if waiting and waiting + size > config.uncommitted_bytes_max:
         replica.refused.append((event.token, BusyError(f"{waiting} bytes of this group are waiting to be committed")))
         return
+    if log.uncommitted_entries >= config.uncommitted_entries_max:
+        replica.refused.append((event.token, BusyError(f"{log.uncommitted_entries} entries of this group are waiting to be committed")))
+        return
     term = replica.ballot.term
     index = log.last_index + 1
     log.append(Entry(index, term, EntryKind.COMMAND, event.payload))
@@ -98,6 +101,7 @@ def on_propose(replica: Replica, state: Leader, event: Propose, now: Millis) -> 
 def send_appends(replica: Replica, state: Leader, now: Millis) -> None:
     """Send every follower what its window allows."""
     state.wants_append = False
+    bytes_max, entries_max = replica.config.append_bytes_max, replica.config.append_entries_max
     # Followers that are level get the same cut.
     cuts: dict[Index, tuple[tuple[Entry, ...], int]] = {}
     for peer in state.peers.values():
@@ -106,7 +110,7 @@ def send_appends(replica: Replica, state: Leader, now: Millis) -> None:
             first = progress.next
             cut = cuts.get(first)
             if cut is None:
-                cut = cuts[first] = replica.log.slice(first, replica.config.append_bytes_max)
+                cut = cuts[first] = replica.log.slice(first, bytes_max, entries_max)
             _send_append(replica, state, peer, cut, now)
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import attrs
 import trio
 
 from .._errors import StateMachineError
@@ -23,6 +24,15 @@ from ._waiter import Token
 
 SLICE: Final = 256
 """Entries applied between two checkpoints: about a millisecond for a machine as quick as it should be."""
+
+
+@attrs.frozen
+class ApplyThreads:
+    """The worker threads that a node lends to its blocking machines."""
+
+    limiter: trio.CapacityLimiter
+    patience: float
+    """Seconds that a stopping group waits for its batch in a thread; after that the thread is left to itself."""
 
 
 class Applier:
@@ -37,11 +47,14 @@ class Applier:
         proposals: Proposals,
         *,
         wake: Callable[[], None],
+        threads: ApplyThreads,
     ) -> None:
         self._group_id, self._node_id = group_id, node_id
         self._machine, self._codec = machine, codec
         self._proposals = proposals
-        self._wake = wake
+        self._wake, self._threads = wake, threads
+        self._thread_scope: trio.CancelScope | None = None
+        self._closed = False
         self._queue: deque[Entry] = deque()
         self._batch_running = False
         self._failure: StateMachineError | None = None
@@ -73,8 +86,15 @@ class Applier:
             self._wake()
 
     async def _run_in_thread(self, batch: list[Entry]) -> None:
-        # NB: not abandoned on cancellation: a second life of this machine must not start while the first still runs.
-        answers, failure = await trio.to_thread.run_sync(self._apply_batch, batch)
+        if self._closed:
+            return
+        # NB: shielded, so that a stop waits for the batch (the application may close its files next); `close` sets the bound.
+        with trio.CancelScope(shield=True) as self._thread_scope:
+            answers, failure = await trio.to_thread.run_sync(
+                self._apply_batch, batch, abandon_on_cancel=True, limiter=self._threads.limiter
+            )
+        if self._closed:
+            return  # all callers have been answered
         for entry, (result, error) in zip(batch, answers, strict=False):
             self._applied(entry, result, error)
         self._failure = failure
@@ -116,8 +136,16 @@ class Applier:
         else:
             heapq.heappush(self._waiting, (index, next(self._tickets), token))
 
+    def forget(self, token: Token) -> None:
+        """Whoever waited has left."""
+        self._waiting = [waiting for waiting in self._waiting if waiting[2] is not token]
+        heapq.heapify(self._waiting)
+
     def close(self, error: Exception) -> None:
-        """Nothing more will be applied."""
+        """Nothing more will be applied, but for the batch that is in a thread."""
+        self._closed = True
+        if self._thread_scope is not None:
+            self._thread_scope.deadline = trio.current_time() + self._threads.patience
         waiting, self._waiting = self._waiting, []
         for _, _, token in waiting:
             token.fail(error)

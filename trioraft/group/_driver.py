@@ -11,7 +11,7 @@ from collections.abc import Callable
 import trio
 
 from .._types import GroupKey
-from ..core import Applied, Persisted, Raft, Ready, RoleChange
+from ..core import Applied, Event, Persisted, Propose, Raft, Ready, RoleChange
 from ..storage import LogStorage
 from ..wire import seal
 from ._applier import Applier
@@ -41,6 +41,7 @@ class Driver:
         self._applier, self._proposals = applier, proposals
         self._on_role_change = on_role_change
         self._gate = WriteGate()
+        self._taken: list[Event] = []
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Turn after turn, until cancelled or until safety, disk or machine forbid to go on.
@@ -57,7 +58,8 @@ class Driver:
         host, core = self._host, self._core
         host.counters.turns += 1
         now = host.now()
-        for event in self._inbox.take():
+        self._taken = self._inbox.take()
+        for event in self._taken:
             if type(event) is Persisted:
                 host.send(self._key, self._gate.durable(event.sequence))
             core.step(event, now)
@@ -68,8 +70,19 @@ class Driver:
             core.step(Applied(self._applier.applied_index), now)
         if core.has_ready:
             self._inbox.run_again()
+        self._taken = []
+
+    def close(self, error: Exception) -> None:
+        """There will be no other turn. Whoever proposed in one that failed half-way learns that nobody knows how far it came."""
+        for event in self._taken:
+            if isinstance(event, Propose):
+                event.token.fail(error)
 
     def _carry_out(self, ready: Ready) -> None:
+        for token, at in ready.accepted:
+            self._proposals.add(at, token)
+        for token, error in ready.refused:
+            token.fail(error)
         if ready.writes:
             for entry in ready.entries:
                 if not entry.record:
@@ -80,10 +93,6 @@ class Driver:
             self._host.send(self._key, ready.messages)
         if ready.after_write:
             self._host.send(self._key, self._gate.hold(ready.after_write))
-        for token, at in ready.accepted:
-            self._proposals.add(at, token)
-        for token, error in ready.refused:
-            token.fail(error)
         if ready.committed:
             self._applier.add(ready.committed)
         if ready.role_change is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import trio
 
@@ -22,6 +22,13 @@ from ._status import GroupStatus
 from ._waiter import Token, Waiter
 
 
+class _Office(NamedTuple):
+    """What those who wait for a leader wait for."""
+
+    leader: NodeId | None
+    has_stopped: bool
+
+
 class RaftGroup:
     """A replica of one group. Made by `MultiRaftManager.add_group`, never by hand."""
 
@@ -34,7 +41,9 @@ class RaftGroup:
         self.inbox: Final = Inbox(config.inbox_events_max, config.inbox_bytes_max)
         self._codec = codec_of(machine)
         self._proposals = Proposals()
-        self._applier = Applier(self.id, host.node_id, machine, self._codec, self._proposals, wake=self.inbox.run_again)
+        self._applier = Applier(
+            self.id, host.node_id, machine, self._codec, self._proposals, wake=self.inbox.run_again, threads=host.apply_threads
+        )
         self._core = Raft(
             record.me,
             record.configuration,
@@ -55,8 +64,7 @@ class RaftGroup:
             host=host,
             on_role_change=self._role_changed,
         )
-        self._leader: Observable[NodeId | None] = Observable(None)
-        self._stopped = False
+        self._office: Observable[_Office] = Observable(_Office(None, False))
         self._failure: BaseException | None = None
         log.attach(self.inbox)
 
@@ -69,7 +77,7 @@ class RaftGroup:
     @property
     def leader(self) -> NodeId | None:
         """The node that leads, as far as this replica knows."""
-        return self._leader.value
+        return self._office.value.leader
 
     @property
     def is_leader(self) -> bool:
@@ -107,10 +115,10 @@ class RaftGroup:
         Raises:
             GroupStoppedError: this replica has stopped.
         """
-        leader = await self._leader.wait_value(lambda known: known is not None or self._stopped)
-        if leader is None:
+        office = await self._office.wait_value(lambda office: office.leader is not None or office.has_stopped)
+        if office.leader is None:
             raise self._stopped_error()
-        return leader
+        return office.leader
 
     async def wait_applied(self, index: Index) -> None:
         """Wait until this replica's machine has applied everything up to `index`.
@@ -118,11 +126,16 @@ class RaftGroup:
         Raises:
             GroupStoppedError: this replica has stopped.
         """
+        if self._office.value.has_stopped:
+            await trio.lowlevel.checkpoint()
+            raise self._stopped_error()
         waiter = Waiter()
         self._applier.notify(index, waiter)
-        if self._stopped:
-            raise self._stopped_error()
-        await waiter.wait()
+        try:
+            await waiter.wait()
+        except trio.Cancelled:
+            self._applier.forget(waiter)
+            raise
 
     async def propose(self, command: Any) -> Any:
         """Replicate a command and return what `StateMachine.apply` returned for it, on whatever node it is called.
@@ -155,8 +168,8 @@ class RaftGroup:
         """Bring an encoded proposal to where the leader is. The token hears all that follows, refusals included."""
         host = self._host
         host.counters.proposals += 1
-        leader = self._leader.value
-        if self._stopped:
+        leader, has_stopped = self._office.value
+        if has_stopped:
             token.fail(self._stopped_error())
         elif leader == host.node_id:
             if not host.has_room:
@@ -171,24 +184,25 @@ class RaftGroup:
     async def run(self) -> None:
         """Run the replica until cancelled or failed. Never raises but for cancellation: a failure is a value, `failure`."""
         self._host.watch(self.id, self._core.watched())
-        try:
-            async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
+            try:
                 await self._driver.run(nursery)
-        except* Exception as errors:  # noqa: BLE001  # whatever it is, it stops this group and no other
-            self._fail(_first(errors))
-        finally:
-            self._close()
+            except Exception as error:  # noqa: BLE001  # whatever it is, it stops this group and no other
+                self._fail(error)
+            finally:
+                # Now, and not when the nursery ends: that may wait for a machine's thread, and nobody may count on this replica meanwhile.
+                self._close()
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: Exception) -> None:
         self._failure = error
         self._host.counters.groups_failed += 1
-        self._host.group_failed(self.id, error)
         self._host.announcer.announce(GroupFailed(self.id, error))
 
     def _close(self) -> None:
-        """Answer every caller; whoever comes later is refused."""
-        self._stopped = True
-        self._leader.value = None
+        """Answer every caller; whoever comes later is refused, and no peer counts on this replica any more."""
+        self._office.value = _Office(None, True)
+        self._host.group_stopped(self.key)
+        self._driver.close(self.unknown_outcome(f"group {self.id} stopped on this node"))
         self._applier.close(self._stopped_error())
         self.inbox.refuse_rest(self._stopped_error())
         self._proposals.abandon(f"group {self.id} stopped on this node")
@@ -200,7 +214,7 @@ class RaftGroup:
         self._host.watch(self.id, self._core.watched())
         if change.role is Role.LEADER:
             self._host.counters.elections += 1
-        self._leader.value = change.leader
+        self._office.value = _Office(change.leader, False)
         self._host.announcer.announce(RoleChanged(self.id, change.role, change.term, change.leader))
 
     # --- what became of an entry ------------------------------------------------------------------------------------------------------
@@ -221,11 +235,3 @@ class RaftGroup:
         except GroupStoppedError:
             return "unknown"
         return "applied" if self._core.log.term_at(at.index) == at.term else "dropped"
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first leaf: users meet errors, not groups of them."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -9,6 +9,7 @@ from typing import Protocol
 from .._types import GroupId, GroupKey, Millis, NodeId
 from ..core import Message, Timing
 from ..observe import Announcer, Counters
+from ._applier import ApplyThreads
 from ._waiter import Token
 
 
@@ -38,6 +39,10 @@ class Host(Protocol):
     def has_room(self) -> bool:
         """False while the log cannot take proposals."""
 
+    @property
+    def apply_threads(self) -> ApplyThreads:
+        """What blocking machines run in."""
+
     def now(self) -> Millis: ...
 
     def next_sequence(self) -> int:
@@ -55,5 +60,5 @@ class Host(Protocol):
     def forward(self, peer: NodeId, key: GroupKey, payload: bytes, token: Token) -> None:
         """Pass a proposal on to `peer`, once; the token hears the answer."""
 
-    def group_failed(self, group_id: GroupId, error: BaseException) -> None:
-        """The group has stopped by itself: route nothing to it, detach it from its peers."""
+    def group_stopped(self, key: GroupKey) -> None:
+        """The group runs no more: route nothing to it, wake it no more, detach it from its peers."""

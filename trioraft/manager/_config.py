@@ -20,6 +20,14 @@ def _seconds(low: float, high: float) -> Callable[[Any, attrs.Attribute[float], 
     return check
 
 
+def _whole(low: int, high: int) -> Callable[[Any, attrs.Attribute[int], Any], None]:
+    def check(instance: object, attribute: attrs.Attribute[int], value: Any) -> None:
+        if type(value) is not int or not low <= value <= high:
+            raise ConfigError(f"{attribute.name} must be a whole number from {low} to {high}, not {value!r}")
+
+    return check
+
+
 @attrs.frozen(kw_only=True)
 class MultiRaftConfig:
     """Settings of a node, equal on all nodes of a cluster. Durations in seconds."""
@@ -33,16 +41,14 @@ class MultiRaftConfig:
     forward_timeout: float = attrs.field(default=10.0, validator=_seconds(0.01, 3600))
     """A proposal passed on to another node gets `OutcomeUnknownError` when no answer came for so long."""
 
-    forwards_max: int = attrs.field(default=65536)
+    forwards_max: int = attrs.field(default=65536, validator=_whole(1, 1 << 20))
     """Proposals that may wait for an answer of one other node. Beyond it they are refused with `BusyError`."""
 
-    shutdown_timeout: float = attrs.field(default=5.0, validator=_seconds(0, 600))
-    """What an orderly stop may take before everything is cancelled."""
+    apply_threads: int = attrs.field(default=40, validator=_whole(1, 4096))
+    """Worker threads that the blocking machines of all groups share."""
 
-    @forwards_max.validator
-    def _check_forwards_max(self, attribute: attrs.Attribute[int], value: int) -> None:
-        if type(value) is not int or not 1 <= value <= 1 << 20:
-            raise ConfigError(f"forwards_max must be a whole number from 1 to {1 << 20}, not {value!r}")
+    shutdown_timeout: float = attrs.field(default=5.0, validator=_seconds(0, 600))
+    """How long a stop waits for the peers to hear of it, and for a blocking machine to finish its batch."""
 
     def __attrs_post_init__(self) -> None:
         self.timing()

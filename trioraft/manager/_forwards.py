@@ -86,7 +86,7 @@ class Forwards:
             return
         try:
             outcome = _decode_outcome(pending.group, reply)
-        except (WireError, ValueError, TypeError, IndexError):
+        except Exception:  # noqa: BLE001  # a peer's bytes and a user's exception class: neither may cost this node anything
             outcome = pending.group.unknown_outcome(f"the answer of node {peer} was not understood")
         if isinstance(outcome, _Result):
             pending.token.succeed(outcome.value)
@@ -129,8 +129,7 @@ def _decode_outcome(group: RaftGroup, reply: ForwardReply) -> _Result | Exceptio
             return _Result(body)
         case ForwardOutcome.DECLARED_ERROR:
             kind, *arguments = body
-            error: Exception = group.machine.declared_errors[kind](*arguments)
-            return error
+            return _rebuild(group.machine.declared_errors[kind], arguments)
         case ForwardOutcome.NOT_LEADER:
             return NotLeaderError(body)
         case ForwardOutcome.DROPPED:
@@ -155,22 +154,16 @@ class RemoteToken:
         self._request, self._send, self._errors = request, send, errors
 
     def succeed(self, result: Any) -> None:
-        try:
-            body = encode_value(result)
-        except WireError:
-            # Applied, but the machine's result cannot travel: never say that nothing happened.
-            self._reply(ForwardOutcome.UNKNOWN, [None, None])
-            return
-        self._send(ForwardReply(self._request.incarnation, self._request.number, ForwardOutcome.RESULT, body))
+        self._reply(ForwardOutcome.RESULT, result)
 
     def fail(self, error: Exception) -> None:
         outcome, body = self._describe(error)
         self._reply(outcome, body)
 
     def _describe(self, error: Exception) -> tuple[ForwardOutcome, Any]:
-        for kind, declared in enumerate(self._errors):
-            if type(error) is declared:
-                return ForwardOutcome.DECLARED_ERROR, [kind, *map(_plain, error.args)]
+        kind = _declared_kind(self._errors, error)
+        if kind is not None:
+            return ForwardOutcome.DECLARED_ERROR, [kind, *map(_plain, error.args)]
         match error:
             case NotLeaderError():
                 return ForwardOutcome.NOT_LEADER, error.leader
@@ -189,7 +182,26 @@ class RemoteToken:
         return ForwardOutcome.UNKNOWN, [None, None]
 
     def _reply(self, outcome: ForwardOutcome, body: Any) -> None:
-        self._send(ForwardReply(self._request.incarnation, self._request.number, outcome, encode_value(body)))
+        """Send the answer; what cannot travel becomes "unknown", for it was applied: never say that nothing happened."""
+        try:
+            encoded = encode_value(body)
+        except WireError:
+            outcome, encoded = ForwardOutcome.UNKNOWN, encode_value([None, None])
+        self._send(ForwardReply(self._request.incarnation, self._request.number, outcome, encoded))
+
+
+def _declared_kind(declared: tuple[type[Exception], ...], error: Exception) -> int | None:
+    """Which of the machine's declared errors this is: the class itself before a base of it."""
+    if type(error) in declared:
+        return declared.index(type(error))
+    return next((kind for kind, base in enumerate(declared) if isinstance(error, base)), None)
+
+
+def _rebuild(kind: type[Exception], arguments: list[Any]) -> Exception:
+    """The error as it was raised, without running its constructor: that may want other arguments than it kept."""
+    error = kind.__new__(kind, *arguments)
+    error.args = tuple(arguments)
+    return error
 
 
 def too_large_to_send(reply: ForwardReply) -> ForwardReply:

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from .._errors import ConfigError, GroupExistsError, GroupNotFoundError
+from .._errors import ConfigError, GroupExistsError, GroupNotFoundError, GroupStoppedError
 from .._machine import StateMachine
 from .._types import GroupId, GroupKey, Member, NodeId
 from ..core import Configuration, GroupConfig
@@ -116,6 +116,7 @@ class MultiRaftManager:
             ConfigError: `members` lacks this node, or names one without an address; or a command could be too large to send.
             CorruptLogError: the group's log is damaged; nothing was changed.
             StorageError: the group could not be written.
+            GroupStoppedError: the node is stopping.
 
         *Cancellation:* a new group may have been created on disk; calling again opens it.
         """
@@ -137,6 +138,8 @@ class MultiRaftManager:
             record = await self._open_or_create(GroupKey(group_id, incarnation), voters)
         finally:
             self._opening.discard(group_id)
+        if self._nursery.cancel_scope.cancel_called:
+            raise GroupStoppedError(group_id)
         group = RaftGroup(
             record,
             self._storage.recovered[group_id],
@@ -208,8 +211,6 @@ class MultiRaftManager:
             with scope:
                 await group.run()
         finally:
-            if self._running.pop(group.id, None) is not None:
-                self._node.retire(group.key)
             done.set()
 
 

@@ -9,7 +9,7 @@ from typing import Final, cast
 from .._errors import BusyError
 from .._types import GroupId, GroupKey, Millis, NodeId
 from ..core import DELIVERY, Attach, AttachRefused, Delivery, Detach, Message, Timing
-from ..group import RaftGroup, Token
+from ..group import ApplyThreads, RaftGroup, Token
 from ..observe import Announcer
 from ..storage import MultiRaftStorage
 from ..transport import MultiplexedTransport
@@ -36,11 +36,13 @@ class Node:
         storage: MultiRaftStorage,
         transport: MultiplexedTransport,
         announcer: Announcer,
+        apply_threads: ApplyThreads,
     ) -> None:
         self.node_id: Final = node_id
         self.timing: Final = timing
         self.random: Final = generator
         self.announcer: Final = announcer
+        self.apply_threads: Final = apply_threads
         self.counters: Final = announcer.counters
         self.liveness: Final[Mapping[NodeId, Millis]] = peers.liveness
         self._groups = groups
@@ -76,12 +78,7 @@ class Node:
             self.counters.forwards += 1
             self._transport.send_append_entries(peer, (Envelope(key, request),))
 
-    def group_failed(self, group_id: GroupId, error: BaseException) -> None:
-        group = self._groups.pop(group_id, None)
-        if group is not None:
-            self.retire(group.key)
-
-    def retire(self, key: GroupKey) -> None:
-        """A group runs no more: nothing wakes it, and no peer counts on it."""
+    def group_stopped(self, key: GroupKey) -> None:
+        self._groups.pop(key.group_id, None)
         self._deadlines.forget(key.group_id)
         self._peers.detach(key)

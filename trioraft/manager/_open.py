@@ -15,7 +15,7 @@ import trio
 from .._errors import ConfigError
 from .._types import GroupId, NodeId
 from ..core import PeerDown, PeerUp
-from ..group import RaftGroup
+from ..group import ApplyThreads, RaftGroup
 from ..observe import Announcer, Counters, Instrument
 from ..storage import MultiRaftStorage, NodeRecord
 from ..transport import MultiplexedTransport, RpcServer, RpcServerConfig
@@ -87,7 +87,7 @@ async def open_manager(
             await parts.say_goodbye()
             providers.cancel_scope.cancel()
     except BaseExceptionGroup as errors:
-        if body_error is None or isinstance(body_error, trio.Cancelled):
+        if body_error is None or _is_cancellation(body_error):
             raise _first_error(errors)  # noqa: B904  # its own cause says more than the group around it
     finally:
         with trio.CancelScope(shield=True):
@@ -164,6 +164,7 @@ class _Parts:
             storage=storage,
             transport=transport,
             announcer=announcer,
+            apply_threads=ApplyThreads(trio.CapacityLimiter(config.apply_threads), config.shutdown_timeout),
         )
         self._router = Router(
             record.node_id,
@@ -231,6 +232,13 @@ class _Parts:
         group = self._running.get(group_id)
         if group is not None:
             group.inbox.put_peer(event)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Nothing but `Cancelled`, as a block that ran tasks of its own leaves it too."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
 
 
 def _first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -190,8 +190,11 @@ class Peers:
 
     def answer_unknown(self, node_id: NodeId, line: PulseLine) -> None:
         """A peer counts on a group that does not run here: a live node must not hide a dead group."""
-        if line.kind is PulseKind.ATTACH and node_id in self._peers:
-            self._peers[node_id].link.refuse(line)
+        link = self._peers[node_id].link
+        if line.kind is PulseKind.ATTACH:
+            link.refuse(line)
+        else:
+            link.forget(line)
 
     def detach(self, key: GroupKey) -> None:
         """The group runs here no more: nobody may count on it, as leader or as follower."""

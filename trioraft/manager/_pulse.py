@@ -24,6 +24,9 @@ from .._types import GroupKey, Millis
 from ..core import Timing
 from ..wire import PULSE_LINES_MAX, Pulse, PulseKind, PulseLine
 
+REFUSALS_MAX = 1 << 16
+"""Lines that may wait while further answers to unknown groups are added: a peer may name any number of groups."""
+
 SENT_KEPT = 64
 """Our last pulses whose sending time is remembered: more than fit into E at any sensible interval."""
 
@@ -66,14 +69,19 @@ class PulseLink:
     def refuse(self, line: PulseLine) -> None:
         """Answer an attach of the peer with a detach of ours; bounded, because a peer may name any number of groups."""
         self._told.pop(line.group, None)
-        if len(self._changes) < 2 * PULSE_LINES_MAX:
+        if len(self._changes) < REFUSALS_MAX:
             self.put(PulseLine(PulseKind.DETACH, line.group, line.term, line.target_replica, line.source_replica))
+
+    def forget(self, line: PulseLine) -> None:
+        """The peer told of a group that is not here: there is nothing to compare its next line with."""
+        self._told.pop(line.group, None)
 
     def leave(self, group: GroupKey) -> None:
         """The group is gone here: whoever leads or follows it at the peer must not count on us."""
+        told = self._told.pop(group, None)
         if (standing := self._standing.get(group)) is not None:
             self.put(attrs.evolve(standing, kind=PulseKind.DETACH))
-        elif (told := self._told.get(group)) is not None and told.kind is PulseKind.ATTACH:
+        elif told is not None and told.kind is PulseKind.ATTACH:
             self.put(PulseLine(PulseKind.DETACH, group, told.term, told.target_replica, told.source_replica))
 
     @property
@@ -130,7 +138,15 @@ class PulseLink:
         if self._told.get(line.group) == line:
             return False
         self._told[line.group] = line
+        if line.kind is PulseKind.ATTACH:
+            self._unsay_detach(line)
         return True
+
+    def _unsay_detach(self, attach: PulseLine) -> None:
+        """We are about to be attached again: a detach up to that term which has not arrived yet would be believed after this."""
+        said, _ = self._changes.get(attach.group, (attach, 0))
+        if said.kind is PulseKind.DETACH and said.term <= attach.term:
+            del self._changes[attach.group]
 
     def _meet(self, incarnation: int) -> list[PulseLine]:
         """The peer has a new process: it said nothing yet, and knows nothing."""

@@ -15,6 +15,9 @@ from .._errors import StorageError
 from .._types import NodeId
 from ..storage import MultiRaftStorage, PeerRecord
 
+RETRY_SECONDS = 1.0
+"""Between two tries to remember a store id."""
+
 _log = logging.getLogger("trioraft.node")
 
 
@@ -49,10 +52,12 @@ class KnownStores:
 
     async def _remember(self, node_id: NodeId, store_id: str) -> None:
         record = self._storage.peers.get(node_id, PeerRecord(node_id))
-        try:
-            await self._storage.remember_peer(attrs.evolve(record, store_id=store_id))
-            self._known.add(node_id)
-        except StorageError:
-            _log.exception("the store id of node %d could not be remembered; its messages stay barred until the next handshake", node_id)
-        finally:
-            self._pending.pop(node_id, None)
+        while node_id not in self._known:
+            try:
+                await self._storage.remember_peer(attrs.evolve(record, store_id=store_id))
+            except StorageError as error:
+                _log.warning("the store id of node %d cannot be remembered, so its messages are dropped; trying again: %s", node_id, error)
+                await trio.sleep(RETRY_SECONDS)
+            else:
+                self._known.add(node_id)
+        del self._pending[node_id]

@@ -2,6 +2,11 @@
 
 While a batch is on its way, the next one gathers: the slower the disk, the larger the batches. Nothing is delayed on purpose.
 
+What fits into one batch goes, all of it, in the order in which it came. When more than that waits, the groups take turns, write by
+write: a group that floods the log fills the room that the others leave, and delays none of them by more than one of its writes.
+A group's own writes and marks never overtake each other; between groups there is no order that anything relies on, since sequences
+are compared within a group only.
+
 The log is in one of three states.
 
 * *Open*: as above.
@@ -16,6 +21,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 
 import attrs
 import trio
@@ -75,7 +81,11 @@ class Committer:
         """A write was given up on: its thread may still be there, and so must the files and the lock."""
         self._log = log
         self._config = config
+        # What came since the last batch was taken. Moved to `_backlog` only if it does not fit into one.
         self._queue: deque[_Item] = deque()
+        # Of each group that has something left over: its writes, oldest first. Only these groups have a place in `_turns`, one each.
+        self._backlog: dict[GroupId, deque[_Item]] = {}
+        self._turns: deque[GroupId] = deque()
         self._batch: list[_Item] = []
         self._batch_bytes = 0
         self._listeners: dict[GroupId, WriteListener] = {}
@@ -133,7 +143,7 @@ class Committer:
         while True:
             # NB: under steady load no other statement of this loop would notice a cancellation, since the disk is shielded.
             await trio.lowlevel.checkpoint_if_cancelled()
-            if not self._queue or self.failure is not None:
+            if not (self._queue or self._turns) or self.failure is not None:
                 self._wake = trio.Event()
                 await self._wake.wait()
                 self._wake = None
@@ -142,17 +152,54 @@ class Committer:
             await self._commit_batch()
 
     def _take_batch(self) -> None:
-        queue, batch = self._queue, self._batch
-        if self.queued_bytes <= self._config.batch_bytes_max:
-            batch.extend(queue)
-            queue.clear()
+        if self.queued_bytes <= self._config.batch_bytes_max and not self._turns:
+            self._batch.extend(self._queue)
+            self._queue.clear()
             self._batch_bytes = self.queued_bytes
             return
+        self._sort_queue()
+        self._take_turns()
+
+    def _sort_queue(self) -> None:
+        backlog = self._backlog
+        for item in self._queue:
+            waiting = backlog.get(item.group_id)
+            if waiting is None:
+                waiting = backlog[item.group_id] = deque()
+                self._turns.append(item.group_id)
+            waiting.append(item)
+        self._queue.clear()
+
+    def _take_turns(self) -> None:
+        """One write of each group, again and again, until nothing that waits first in its group fits any more.
+
+        Who is passed over keeps its place, and is among the first in the next batch. A write that fits into no batch goes as soon as no
+        group before it has been passed over: after the others, beyond the limit.
+        """
+        turns, batch_bytes_max = self._turns, self._config.batch_bytes_max
         self._batch_bytes = 0
-        while queue and (not batch or self._batch_bytes + len(queue[0].data) <= self._config.batch_bytes_max):
-            item = queue.popleft()
-            batch.append(item)
-            self._batch_bytes += len(item.data)
+        passed_over: deque[GroupId] = deque()
+        while turns:
+            group_id = turns[0]
+            if self._batch_bytes + len(self._backlog[group_id][0].data) <= batch_bytes_max:
+                self._take_turn()
+            else:
+                passed_over.append(turns.popleft())
+        self._turns = passed_over
+        if passed_over and len(self._backlog[passed_over[0]][0].data) > batch_bytes_max:
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        """The first write of the group whose turn it is; the group goes to the end, if it has more."""
+        group_id = self._turns.popleft()
+        waiting = self._backlog[group_id]
+        item = waiting.popleft()
+        self._batch.append(item)
+        self._batch_bytes += len(item.data)
+        if waiting:
+            self._turns.append(group_id)
+        else:
+            del self._backlog[group_id]
 
     async def _commit_batch(self) -> None:
         """See one batch through, whatever it takes: written, or tried until there is space, or the log has failed."""
@@ -216,11 +263,11 @@ class Committer:
     def _drop_all(self, error: StorageError) -> None:
         if self.failure is None:
             self.failure = error
-        for item in (*self._batch, *self._queue):
+        for item in chain(self._batch, *self._backlog.values(), self._queue):
             if item.mark is not None:
                 item.mark.fail(self.failure)
-        self._batch.clear()
-        self._queue.clear()
+        for emptied in (self._batch, self._backlog, self._turns, self._queue):
+            emptied.clear()
         self.queued_bytes = 0
 
     # -- the end ------------------------------------------------------------------------------------------------------------------

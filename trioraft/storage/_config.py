@@ -65,7 +65,7 @@ class StorageConfig:
     """`has_room` is False while more than this waits for the disk."""
 
     batch_bytes_max: int = attrs.field(default=4 * MIB, validator=_bytes_between(4096, 1 << 30))
-    """What one sync covers at most; a single larger write still goes alone."""
+    """What one sync covers at most; one larger write may go beyond it. While more than this waits, the groups take turns."""
 
     shutdown_write_timeout: float = attrs.field(default=5.0, validator=_seconds_between(0.0, 3600.0))
     """Seconds that a shutdown waits for the write in flight. After that the disk counts as hung: outcome unknown."""

@@ -19,6 +19,8 @@ from typing import Any, Protocol, TypeVar
 import attrs
 import trio
 
+from ._disk_thread import DiskThread
+
 T = TypeVar("T")
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -105,10 +107,12 @@ class RealDisk:
     def __init__(self) -> None:
         self._limiter: trio.CapacityLimiter | None = None
         self._abandon_on_cancel = False
+        self._writer: DiskThread | None = None
 
     def abandoning(self) -> Disk:
         disk = RealDisk()
         disk._abandon_on_cancel = True
+        disk._writer = DiskThread()
         return disk
 
     async def make_directory(self, path: str) -> None:
@@ -124,7 +128,10 @@ class RealDisk:
         return await self._run(_open, path, create)
 
     async def append(self, file: DiskFile, offset: int, data: bytes | bytearray, *, sync: bool) -> None:
-        await self._run(_append, file.handle, offset, data, sync)
+        if self._writer is not None:
+            await self._writer.run(_append, file.handle, offset, data, sync)
+        else:
+            await self._run(_append, file.handle, offset, data, sync)
 
     async def sync(self, file: DiskFile) -> None:
         await self._run(_sync_data, file.handle)

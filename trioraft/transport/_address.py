@@ -56,6 +56,10 @@ def _split(text: str, forms: str) -> tuple[str, str]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or ":" in host or any(letter.isspace() or letter in "[]/@" for letter in host):
         raise ConfigError(f"{text!r} is no address; {forms}")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ConfigError(f"{text!r} has no valid host name ({error}); {forms}") from None
     return host, port
 
 

@@ -4,6 +4,10 @@ While the lane is shut nothing is kept but the newest pulse: by the time it open
 instead of continuing where it was. On overflow the control lane gives up its oldest message (the newer vote supersedes it), the
 append lane the newest (what went before is still a prefix that the follower can use).
 
+What fits into one frame goes in the order in which it came. When more waits on the append lane, the groups take turns, message by
+message, so that a group with megabytes on their way delays another by one of its messages and not by all of them. Messages of one
+group never overtake each other.
+
 An *incident* is a loss that somebody has to be told of, once: it begins with the first message lost and ends when the lane is
 opened, or when an open lane's queue has drained to half its limits.
 """
@@ -14,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 
+from .._types import GroupKey
 from ..wire import Envelope, Pulse, message_size
 from ._wakeup import Wakeup
 
@@ -37,7 +42,12 @@ class Outbox:
         self._overflow = overflow
         self._bytes_max, self._messages_max, self._message_bytes_max = bytes_max, messages_max, message_bytes_max
         self._on_incident = on_incident
+        # In the order of arrival. On the append lane only what came since the last frame that could not take everything.
         self._queue: deque[tuple[Envelope, int]] = deque()
+        # Of each group that has something left over: its messages, oldest first. Only these groups have a place in `_turns`, one each.
+        self._backlog: dict[GroupKey, deque[tuple[Envelope, int]]] = {}
+        self._turns: deque[GroupKey] = deque()
+        self._backlog_messages = 0
         self._pulse: Pulse | None = None
         self._wakeup = Wakeup()
         self._in_incident = False
@@ -48,12 +58,12 @@ class Outbox:
 
     @property
     def queued_messages(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + self._backlog_messages
 
     @property
     def has_room(self) -> bool:
         """True if the next message will most likely be kept. After an overflow not before the incident is over."""
-        is_full = self.queued_bytes >= self._bytes_max or len(self._queue) >= self._messages_max
+        is_full = self.queued_bytes >= self._bytes_max or self.queued_messages >= self._messages_max
         return self.is_open and not self._in_incident and not is_full
 
     # What the verbs call.
@@ -83,9 +93,10 @@ class Outbox:
     def shut(self) -> None:
         """The connection is gone: forget what cannot be sent any more. An open lane that shuts is an incident, whatever was queued."""
         was_open, self.is_open = self.is_open, False
-        lost = len(self._queue)
-        self._queue.clear()
-        self.queued_bytes = 0
+        lost = self.queued_messages
+        for emptied in (self._queue, self._backlog, self._turns):
+            emptied.clear()
+        self.queued_bytes = self._backlog_messages = 0
         if was_open:
             # NB: what the connection had taken may be lost too, so an empty queue is no comfort.
             self._in_incident = False
@@ -104,17 +115,9 @@ class Outbox:
 
     def take(self, bytes_max: int) -> list[Envelope]:
         """Remove what makes up one frame: all that is there, up to `bytes_max`, and at least one message if there is any."""
-        taken: list[Envelope] = []
-        queue, total = self._queue, 0
-        while queue:
-            envelope, size = queue[0]
-            if total + size > bytes_max and taken:
-                break
-            queue.popleft()
-            taken.append(envelope)
-            total += size
-        self.queued_bytes -= total
-        if self._in_incident and self.queued_bytes * 2 <= self._bytes_max and len(queue) * 2 <= self._messages_max:
+        fits = self.queued_bytes <= bytes_max and not self._turns
+        taken = self._take_in_order(bytes_max) if fits or self._overflow is Overflow.DROP_OLDEST else self._take_turns(bytes_max)
+        if self._in_incident and self.queued_bytes * 2 <= self._bytes_max and self.queued_messages * 2 <= self._messages_max:
             self._in_incident = False
         return taken
 
@@ -125,6 +128,51 @@ class Outbox:
     async def wait(self) -> None:
         """Wait until something was put since the last wait."""
         await self._wakeup.wait()
+
+    def _take_in_order(self, bytes_max: int) -> list[Envelope]:
+        taken: list[Envelope] = []
+        queue, total = self._queue, 0
+        while queue:
+            envelope, size = queue[0]
+            if total + size > bytes_max and taken:
+                break
+            queue.popleft()
+            taken.append(envelope)
+            total += size
+        self.queued_bytes -= total
+        return taken
+
+    def _take_turns(self, bytes_max: int) -> list[Envelope]:
+        self._sort_queue()
+        taken: list[Envelope] = []
+        turns, total = self._turns, 0
+        while turns:
+            waiting = self._backlog[turns[0]]
+            envelope, size = waiting[0]
+            if total + size > bytes_max and taken:
+                break
+            waiting.popleft()
+            taken.append(envelope)
+            total += size
+            group = turns.popleft()
+            if waiting:
+                turns.append(group)
+            else:
+                del self._backlog[group]
+        self._backlog_messages -= len(taken)
+        self.queued_bytes -= total
+        return taken
+
+    def _sort_queue(self) -> None:
+        for item in self._queue:
+            group = item[0].group
+            waiting = self._backlog.get(group)
+            if waiting is None:
+                waiting = self._backlog[group] = deque()
+                self._turns.append(group)
+            waiting.append(item)
+        self._backlog_messages += len(self._queue)
+        self._queue.clear()
 
     def _put_one(self, envelope: Envelope, size: int) -> None:
         if size > self._message_bytes_max:
@@ -143,4 +191,5 @@ class Outbox:
 
     def _fits(self, size: int) -> bool:
         """An empty queue takes anything: otherwise a message above the limit would never go."""
-        return not self._queue or (self.queued_bytes + size <= self._bytes_max and len(self._queue) < self._messages_max)
+        queued = self.queued_messages
+        return not queued or (self.queued_bytes + size <= self._bytes_max and queued < self._messages_max)

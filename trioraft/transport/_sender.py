@@ -96,7 +96,7 @@ class Sender:
         except trio.TooSlowError as error:
             await self._discard(stream)
             raise TransportError("timeout", self.peer, f"no handshake within {self._config.connect_timeout} s") from error
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        except (OSError, UnicodeError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             await self._discard(stream)
             raise TransportError("away", self.peer, str(error) or "the connection broke during the handshake") from error
         except BaseException:
