@@ -21,7 +21,7 @@ from ._contract import Receiver, SnapshotReceiver
 from ._remarks import Remarks, logger
 from ._statistics import InboundCounters
 
-_RECEIVE_BYTES = 256 << 10
+_RECEIVE_BYTES = 64 << 10
 
 _Decoded = TypeVar("_Decoded")
 
