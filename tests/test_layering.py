@@ -21,7 +21,6 @@ FLOORS: dict[str, set[str]] = {
     "transport": {"core", "wire", "observe"},
     "group": {"core", "wire", "observe", "storage", "transport"},
     "manager": {"core", "wire", "observe", "storage", "transport", "group"},
-    "cli": {"core", "wire", "observe", "storage", "transport", "group", "manager", "testing"},
     "testing": {"core", "wire", "observe", "storage", "transport", "group", "manager"},
 }
 

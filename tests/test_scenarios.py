@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-ORIGINAL = TESTS.parents[1] / "shared" / "scenarios.md"
 
 SCENARIOS = {
     "EL-1": "A vote survives a crash.",
@@ -194,9 +193,3 @@ def test_reasons_are_sentences_about_scenarios() -> None:
     assert not NOT_BUILT.keys() & PARTLY.keys()
     texts = [*SCENARIOS.values(), *NOT_BUILT.values(), *PARTLY.values(), *PROMISES_NOT_BUILT.values()]
     assert all(text.endswith(".") for text in texts)
-
-
-@pytest.mark.skipif(not ORIGINAL.is_file(), reason="the list of scenarios is not beside this clone")
-def test_the_list_is_whole() -> None:
-    ids = re.findall(rf"^- \**((?:{FAMILIES})-\d+|P\d+)\b", ORIGINAL.read_text(encoding="utf-8"), re.MULTILINE)
-    assert {*ids} == SCENARIOS.keys() | PROMISES.keys()

@@ -6,6 +6,7 @@ error                      what happened                                       s
 `NotLeaderError`           asked the wrong node; in no log                     yes, at `leader`
 `ProposalDroppedError`     the entry was replaced or never made it; in no log  yes
 `BusyError`                no room in a queue; in no log                       yes, later
+`EntryTooLargeError`       over the limit of the group; in no log              never: split it
 `OutcomeUnknownError`      may be applied, or may not                          only if idempotent
 `GroupStoppedError`        this replica stopped; see `reason`                  elsewhere
 =========================  ==================================================  ==================
@@ -100,7 +101,7 @@ class StateMachineError(RaftError):
 
 
 class WireError(RaftError):
-    """Bytes from a peer that are no valid frame or message. The only exception that leaves a decoder."""
+    """Bytes that are no valid frame, message or value; or a value that CBOR cannot carry. The only exception that leaves a decoder."""
 
 
 class TransportError(RaftError):

@@ -68,7 +68,7 @@ class Network:
         self.deliver()
 
     def depose(self, node_id: NodeId) -> None:
-        """Keep a leader from all others until it has stepped down and nobody is loyal to it any more; then let it back.
+        """Keep a leader from all others until it has stepped down and nobody sticks to it any more; then let it back.
 
         Where the tables let somebody else win at once, this goes before: a leader that is heard cannot be voted out here.
         """

@@ -105,7 +105,7 @@ def test_snapshot_progress(case: Case) -> None:
         "pending": made.pending_snapshot,
         "match": made.match,
         "next": made.next,
-        "inflight": made.in_flight,
+        "inflight": made.window.count,
         "flow_paused": made.is_paused,
     }
     assert {name: seen[name] for name in after} == after
@@ -120,7 +120,7 @@ def test_leader_on_reply(case: Case) -> None:
         leader.propose()
     state = leader.raft.state
     assert isinstance(state, Leader)
-    probed = state.peers[2].progress
+    probed = state.members[2].progress
     probed.next = 3
     leader.sent.clear()
 
@@ -145,7 +145,7 @@ def test_window_script(case: Case) -> None:
             case ["free_le", index]:
                 window.free_to(index)
             case ["check", content]:
-                assert (list(window.indexes()), window.bytes) == (content["indexes"], content["bytes"])
+                assert ([index for index, _ in window._sent], window.bytes) == (content["indexes"], content["bytes"])
 
 
 @table("progress_inflight", "inflight_full")

@@ -5,11 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-import pytest
-
 from tests.conformance import tables
-
-ORIGINALS = Path(__file__).parents[3] / "shared" / "conformance"
 
 _NO_MEMBERSHIP = "Not built yet: membership changes of a running group. Their algebra is under test in test_confchange_*."
 _NO_ADDRESSES = "Not built yet: membership changes; and addresses belong to nodes, not to members of a group."
@@ -18,7 +14,6 @@ _NO_SESSIONS = "Not built yet: client sessions."
 _NO_LEAVE_MESSAGE = (
     "Does not apply: a change is logged as the configuration that it leads to, so no empty change needs to be told from a leave."
 )
-_IN_STORAGE = "Rules for what is on disk, not cases for the core: what applies of them is under test in tests/storage."
 _NO_SNAPSHOTS = "Not built yet: snapshots, and logs that are cut behind them."
 
 NOT_TAKEN: dict[tuple[str, str], str] = {
@@ -49,6 +44,7 @@ NOT_TAKEN: dict[tuple[str, str], str] = {
 def taken() -> dict[tuple[str, str], dict[int, str]]:
     for path in Path(__file__).parent.glob("test_*.py"):
         importlib.import_module(f"tests.conformance.{path.stem}")
+    importlib.import_module("tests.storage.test_conformance_wal")
     return tables.TAKEN
 
 
@@ -70,11 +66,3 @@ def test_the_copy_is_whole() -> None:
     count = sum(len(group.cases) for file in tables.files() for group in tables.load(file).values())
     assert f"\n{count} cases as data" in (tables.DATA / "README.md").read_text()
     assert len(tables.files()) == 16
-
-
-@pytest.mark.skipif(not ORIGINALS.is_dir(), reason="the tables that were copied are not beside this clone")
-def test_the_copy_equals_the_original() -> None:
-    names = sorted(path.name for path in ORIGINALS.iterdir())
-    assert names == sorted(path.name for path in tables.DATA.iterdir())
-    for name in names:
-        assert (tables.DATA / name).read_bytes() == (ORIGINALS / name).read_bytes(), name

@@ -385,7 +385,7 @@ class Network:
 
     def log_terms(self, node_id: NodeId) -> list[int]:
         raft = self.nodes[node_id]
-        return [raft.log.term_at(index) for index in range(1, raft.log.last_index + 1)]
+        return [raft.term_at(index) for index in range(1, raft.log.last_index + 1)]
 
     def status_line(self, node_id: NodeId) -> str:
         if node_id not in self.nodes:

@@ -53,7 +53,7 @@ def test_a_quiet_group_has_no_deadline_and_says_nothing() -> None:
     assert network.nodes[1].watched() == {2}
 
 
-def test_an_attached_follower_is_as_loyal_as_its_leaders_node_is_live() -> None:
+def test_an_attached_follower_is_as_sticky_as_its_leaders_node_is_live() -> None:
     liveness = {2: 50 * E}
     raft, turns = attached(liveness)
     assert raft.deadline == NEVER
@@ -247,7 +247,7 @@ def test_questions_are_no_contact() -> None:
 
 
 def test_whoever_follows_a_former_leader_is_told() -> None:
-    """An attach line that was overtaken by its detach line must not leave a follower loyal to nobody."""
+    """An attach line that was overtaken by its detach line must not leave a follower attached to nobody."""
     raft, turns = make_leader()
     raft.step(TimePassed(), E)
     turns.settle(E)

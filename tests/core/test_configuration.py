@@ -14,7 +14,7 @@ from trioraft._errors import ConfigError, RaftError
 from trioraft._types import NOTHING, EntryId, Member, NodeId
 from trioraft.core import Configuration
 from trioraft.core._confchange import ChangeRefusedError, Target, enter_joint, leave_joint, next_configuration, simple
-from trioraft.core._quorum import has_quorum
+from trioraft.core._quorum import VoteResult, vote_result
 
 ADDED_BY = EntryId(2, 7)
 NODE_IDS = st.integers(1, 7)
@@ -127,7 +127,7 @@ def test_quorums_overlap_from_step_to_step(configuration: Configuration, target:
 def quorums(configuration: Configuration) -> list[frozenset[NodeId]]:
     voters = configuration.voter_ids()
     subsets = (frozenset(some) for size in range(1, len(voters) + 1) for some in combinations(voters, size))
-    return [some for some in subsets if has_quorum(configuration, some)]
+    return [some for some in subsets if vote_result(configuration, dict.fromkeys(some, True)) is VoteResult.WON]
 
 
 @given(settled(), targets())

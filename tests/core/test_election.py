@@ -386,7 +386,7 @@ def test_a_follower_with_a_leader_refuses_to_replace_it() -> None:
     raft.step(Persisted(1), 0)
     assert ask(raft, PreVote(N3, N1, 2, NOTHING), E - 1) == [PreVoteReply(N1, N3, 1, granted=False)]
     assert ask(raft, request(N3, 2), E - 1) == []
-    assert raft.dropped == {"loyal": 1}
+    assert raft.dropped == {"sticky": 1}
     assert raft.term == 1
     assert ask(raft, PreVote(N3, N1, 2, NOTHING), E) == [PreVoteReply(N1, N3, 2, granted=True)]
     # LT-6: the leader itself has asked for this election.
@@ -403,7 +403,7 @@ def test_a_leader_that_asks_to_be_elected_leads_no_longer() -> None:
     assert raft.leader == 2
 
 
-def test_a_leader_is_loyal_to_itself_and_calls_the_asker() -> None:
+def test_a_leader_sticks_to_itself_and_calls_the_asker() -> None:
     raft, turns = make_leader(liveness={2: NEVER, 3: NEVER})
     for message in (PreVote(N2, N1, 2, EntryId(1, 1)), request(N2, 2, EntryId(1, 1))):
         raft.step(message, 0)

@@ -28,7 +28,7 @@ def sized(index: int, size: int, term: int = 1) -> Entry:
 
 def test_an_empty_log() -> None:
     log = Log()
-    assert (len(log), log.last, log.last_index, log.persisted_index, log.first_index) == (0, NOTHING, 0, 0, 1)
+    assert (log.last, log.last_index, log.persisted_index) == (NOTHING, 0, 0)
     assert log.holds(NOTHING)
     assert not log.holds(EntryId(1, 1))
     assert log.term_at(0) == log.term_at(1) == 0
@@ -39,7 +39,7 @@ def test_an_empty_log() -> None:
 
 def test_what_the_disk_held_is_persisted_and_not_committed() -> None:
     log = log_of(1, 1, 2)
-    assert (len(log), log.last, log.persisted_index, log.commit_index, log.has_unwritten) == (3, EntryId(2, 3), 3, 0, False)
+    assert (log.last, log.persisted_index, log.commit_index, log.has_unwritten) == (EntryId(2, 3), 3, 0, False)
     assert log.uncommitted_bytes == 0
 
 

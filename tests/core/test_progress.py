@@ -20,13 +20,18 @@ def is_paused(progress: Progress) -> bool:
     return progress.is_paused
 
 
+def indexes(window: Window) -> list[int]:
+    """The last index of each append in flight, oldest first."""
+    return [index for index, _ in window._sent]
+
+
 def test_begins_by_probing_one_append_at_a_time() -> None:
     progress = fresh(11)
     assert (progress.state, progress.match, progress.next) == (ProgressState.PROBE, 0, 11)
     assert not is_paused(progress)
     progress.sent(20, 100)
     assert is_paused(progress)
-    assert (progress.next, progress.in_flight) == (11, 0)
+    assert (progress.next, progress.window.count) == (11, 0)
     with pytest.raises(InvariantError):
         progress.sent(20, 100)
     progress.resend()
@@ -44,15 +49,15 @@ def test_replicating_hopes_for_the_best() -> None:
     progress = fresh(1, messages=2)
     progress.become_replicate()
     progress.sent(3, 10)
-    assert (progress.next, progress.in_flight, progress.is_paused) == (4, 1, False)
+    assert (progress.next, progress.window.count, progress.is_paused) == (4, 1, False)
     progress.sent(4, 10)
-    assert (progress.next, progress.in_flight, progress.is_paused) == (5, 2, True)
+    assert (progress.next, progress.window.count, progress.is_paused) == (5, 2, True)
     with pytest.raises(InvariantError):
         progress.sent(5, 10)
     assert progress.acknowledge(3)
-    assert (progress.match, progress.next, progress.in_flight, progress.is_paused) == (3, 5, 1, False)
+    assert (progress.match, progress.next, progress.window.count, progress.is_paused) == (3, 5, 1, False)
     assert progress.acknowledge(4)
-    assert progress.in_flight == 0
+    assert progress.window.count == 0
 
 
 def test_an_append_without_entries_passes_a_full_window() -> None:
@@ -62,7 +67,7 @@ def test_an_append_without_entries_passes_a_full_window() -> None:
     progress.sent(1, 10)
     assert is_paused(progress)
     progress.sent(1, 0)
-    assert (progress.next, progress.in_flight) == (2, 1)
+    assert (progress.next, progress.window.count) == (2, 1)
 
 
 def test_rs_3_the_last_append_may_overshoot_the_bytes() -> None:
@@ -89,7 +94,7 @@ def test_lr_9_one_of_ten_appends_is_lost() -> None:
         assert progress.acknowledge(batch * 10)
     assert progress.reject(40, 30)
     progress.become_probe()
-    assert (progress.next, progress.in_flight) == (31, 0)
+    assert (progress.next, progress.window.count) == (31, 0)
     for batch in range(5, 10):
         assert not progress.reject(batch * 10, 30)
     progress.sent(40, 10)
@@ -183,7 +188,7 @@ def test_a_window_counts_what_is_in_it(script: list[tuple[bool, int, int]], coun
         elif not is_add:
             window.free_to(last - step)
             model = [(index, held) for index, held in model if index > last - step]
-        assert window.indexes() == tuple(index for index, _ in model)
+        assert indexes(window) == [index for index, _ in model]
         assert (window.count, window.bytes) == (len(model), sum(held for _, held in model))
         assert window.is_full == (len(model) >= count_max or (bytes_max > 0 and window.bytes >= bytes_max))
 
@@ -246,9 +251,9 @@ class AnyEvents(RuleBasedStateMachine):
         assert progress.match < progress.next
         assert progress.match >= self.match
         self.match = progress.match
-        assert progress.in_flight == 0 or progress.state is ProgressState.REPLICATE
-        assert progress.in_flight <= 4
-        assert all(progress.match < index < progress.next for index in progress.window.indexes())
+        assert progress.window.count == 0 or progress.state is ProgressState.REPLICATE
+        assert progress.window.count <= 4
+        assert all(progress.match < index < progress.next for index in indexes(progress.window))
         assert not progress.waiting or progress.state is ProgressState.PROBE
         assert (progress.pending_snapshot > 0) == (progress.state is ProgressState.SNAPSHOT)
 

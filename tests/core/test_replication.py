@@ -78,7 +78,7 @@ def test_LR_3_conflict_below_commit_is_fatal() -> None:
     assert raft.commit_index == 4
     with pytest.raises(InvariantError, match=r"entry 3@1 is committed here .* 3@2"):
         raft.step(AppendEntries(N2, N1, 2, EntryId(1, 2), 0, entries_of([2], first=3)), 0)
-    assert [raft.log.term_at(index) for index in range(1, 6)] == [1] * 5
+    assert [raft.term_at(index) for index in range(7)] == [0, 1, 1, 1, 1, 1, 0]
     with pytest.raises(InvariantError, match=r"entry 4@1 is committed here .* 4@2"):
         raft.step(AppendEntries(N2, N1, 2, EntryId(2, 4), 0), 0)
 
@@ -133,7 +133,7 @@ def test_LR_9_pipeline_loses_one_batch() -> None:
         leader.step(Propose(token, b"x"), 0)
     batches = appends_to(turns.take().messages, N2)
     assert [message.previous.index for message in batches] == list(range(1, 11))
-    assert leader.state.peers[2].progress.in_flight == 10  # type: ignore[union-attr]
+    assert leader.state.members[2].progress.window.count == 10  # type: ignore[union-attr]
     for message in batches[:3] + batches[4:]:
         follower.step(message, 0)
     answers = [message for message in Turns(follower).settle(0) if isinstance(message, AppendEntriesReply)]
@@ -141,7 +141,7 @@ def test_LR_9_pipeline_loses_one_batch() -> None:
     sent = []
     for answer in sorted(answers, key=lambda answer: answer.rejected):
         leader.step(answer, 0)
-        assert leader.state.peers[2].progress.in_flight <= 10  # type: ignore[union-attr]
+        assert leader.state.members[2].progress.window.count <= 10  # type: ignore[union-attr]
         sent += appends_to(turns.take().messages, N2)
     assert [(message.previous.index, len(message.entries)) for message in sent] == [(4, 1)]
     follower.step(sent[0], 0)
@@ -543,7 +543,7 @@ def test_under_load_an_answering_follower_is_never_probed() -> None:
         assert len(appends_to(messages, N2)) == 1
         accept(leader, N2, leader.log.last_index - 1, now + 19)
         accept(leader, N3, leader.log.last_index - 1, now + 19)
-    assert leader.state.peers[2].progress.in_flight == 1  # type: ignore[union-attr]
+    assert leader.state.members[2].progress.window.count == 1  # type: ignore[union-attr]
 
 
 def test_dead_members_get_nothing_until_their_node_is_up() -> None:

@@ -8,7 +8,8 @@ import trio
 import trio.testing
 
 from trioraft._types import NEVER
-from trioraft.manager._clock import DeadlineQueue, NodeClock
+from trioraft.manager._clock import NodeClock
+from trioraft.manager._deadlines import DeadlineQueue
 
 
 def test_groups_come_due_once_and_in_time() -> None:

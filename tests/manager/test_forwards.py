@@ -8,7 +8,8 @@ import pytest
 
 import trioraft
 from trioraft import StateMachine
-from trioraft.manager._forwards import WINDOW, Forwards, RemoteToken, SeenRequests
+from trioraft.manager._forwarded import WINDOW, RemoteToken, SeenRequests
+from trioraft.manager._forwards import Forwards
 from trioraft.wire import Forward, ForwardOutcome, ForwardReply
 
 

@@ -60,7 +60,25 @@ async def test_callers_of_a_turn_that_fails_half_way_are_answered(autojump_clock
             await eventually(lambda: group.failure is not None)
             assert isinstance(group.failure, trioraft.InvariantError)
             for caller in (before, after):
-                assert isinstance(caller.answers[0], trioraft.OutcomeUnknownError)
+                (answer,) = caller.answers
+                assert isinstance(answer, trioraft.OutcomeUnknownError)
+
+
+async def test_callers_of_a_turn_whose_write_fails_are_answered_once_with_their_entry(autojump_clock: trio.testing.MockClock) -> None:
+    async with running_cluster() as cluster:
+        with trio.fail_after(60):
+            group = (await cluster.leader()).group()
+
+            def fail(*_: Any) -> None:
+                raise trioraft.StorageError("io", "wal", "broken on purpose")
+
+            group._driver._log.write = fail  # type: ignore[method-assign]
+            caller = Caller()
+            group.hand_over(b"\x01", caller)
+            await eventually(lambda: group.failure is not None)
+            (answer,) = caller.answers
+            assert isinstance(answer, trioraft.OutcomeUnknownError)
+            assert answer.index is not None
 
 
 async def test_waiting_for_a_leader_ends_when_the_group_stops_without_one(autojump_clock: trio.testing.MockClock) -> None:

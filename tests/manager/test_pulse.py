@@ -159,7 +159,7 @@ def test_a_receiver_that_missed_something_asks_for_all_of_it() -> None:
     pair.a.put(attach(7))
     for _ in range(4):
         pair.beat()
-    gap = Pulse(1, 1000, 1, 0, 0, False, 999, ())
+    gap = Pulse(1, 1000, 1, 0, 0, 999)
     assert pair.b.receive(gap, pair.now) == [detach(7)], "what it held may be outdated"
     assert pair.b.next_pulse(pair.now, 0).heard == 0
 

@@ -37,7 +37,7 @@ def vote(source: int, target: int, *, group: int = 7, term: int = 1) -> Envelope
 
 
 def pulse(sequence: int = 1, incarnation: int = 1) -> Pulse:
-    return Pulse(incarnation, sequence, 0, 0, 0, True, 0)
+    return Pulse(incarnation, sequence, 0, 0, 0, 0)
 
 
 class FakeReceiver:

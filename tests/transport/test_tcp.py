@@ -36,9 +36,9 @@ async def test_three_verbs_reach_the_receiver() -> None:
 
 async def test_two_lanes_each_its_own_connection_and_both_sides_are_told() -> None:
     async with pair() as (one, two, _):
-        assert one.receiver.connected_peers == [2, 2]
-        await until(lambda: two.server.statistics().connections == 2)
-        assert two.receiver.connected_peers == [1, 1]
+        await until(lambda: one.receiver.connected_peers == [2, 2])
+        await until(lambda: two.receiver.connected_peers == [1, 1])
+        assert two.server.statistics().connections == 2
         assert one.receiver.checked == [identity(2)] * 2
         assert two.receiver.checked == [identity(1)] * 2
 

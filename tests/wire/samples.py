@@ -46,7 +46,7 @@ core_messages = st.one_of(
     st.builds(RequestVote, *ends, entry_ids, flags),
     st.builds(RequestVoteReply, *ends, flags),
     st.builds(AppendEntries, *ends, entry_ids, numbers, st.lists(entries, max_size=4).map(tuple)),
-    st.builds(AppendEntriesReply, *ends, numbers, numbers, entry_ids),
+    st.builds(AppendEntriesReply, *ends, numbers, numbers, entry_ids, numbers),
     st.builds(Heartbeat, *ends, numbers, numbers),
     st.builds(HeartbeatReply, *ends, numbers, numbers),
     st.builds(Attach, *ends),
@@ -68,10 +68,8 @@ pulses = st.builds(
     numbers,
     numbers,
     st.integers(-1, NUMBER_MAX),
-    flags,
     numbers,
     st.lists(lines, max_size=6).map(tuple),
-    flags,
 )
 
 store_ids = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -118,8 +116,8 @@ MESSAGES = {
     "RequestVoteReply": RequestVoteReply(ME, YOU, 4, False),
     "AppendEntries": append(noop(), command()),
     "AppendEntries, a probe": append(),
-    "AppendEntriesReply": AppendEntriesReply(ME, YOU, 3, 6),
-    "AppendEntriesReply, refused": AppendEntriesReply(ME, YOU, 3, 0, 9, EntryId(2, 4)),
+    "AppendEntriesReply": AppendEntriesReply(ME, YOU, 3, 6, commit=5),
+    "AppendEntriesReply, refused": AppendEntriesReply(ME, YOU, 3, 0, 9, EntryId(2, 4), 3),
     "Heartbeat": Heartbeat(ME, YOU, 3, 6, 11),
     "HeartbeatReply": HeartbeatReply(ME, YOU, 3, 6, 11),
     "Attach": Attach(ME, YOU, 3),
@@ -135,7 +133,6 @@ PULSE = Pulse(
     2,
     998,
     12,
-    False,
     997,
     (
         PulseLine(PulseKind.ATTACH, GROUP, 3),

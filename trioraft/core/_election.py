@@ -14,7 +14,7 @@ from ._events import Campaign
 from ._messages import PreVote, PreVoteReply, RequestVote, RequestVoteReply
 from ._quorum import VoteResult, vote_result
 from ._replica import Replica
-from ._replication import recall
+from ._resending import recall
 from ._roles import Candidate, Follower, Leader, PreCandidate, RoleState
 
 
@@ -22,7 +22,7 @@ def check_follower(replica: Replica, state: Follower, now: Millis) -> None:
     """Campaign if the leader has been silent for too long, and nothing else speaks for it."""
     if not replica.can_campaign:
         return
-    if replica.is_carried(state, now):
+    if replica.is_leader_live(state, now):
         state.is_woken = False
         return
     if state.is_attached and not state.is_woken:
@@ -104,7 +104,7 @@ def on_pre_vote(replica: Replica, state: RoleState, message: PreVote, now: Milli
     if type(state) is Leader:
         # It hears nobody lead: so it does not hear this leader.
         recall(replica, state, message.source)
-    is_free = replica.has_space and not replica.is_loyal(message.source, message.term, now)
+    is_free = replica.has_space and not replica.is_sticky(message.source, message.term, now)
     if is_free and message.last >= replica.log.last and _may_vote(replica, message.source, message.term):
         # Tells nothing of this replica's own term.
         replica.messages.append(PreVoteReply(replica.me, message.source, message.term, granted=True))

@@ -47,7 +47,7 @@ def is_well_formed(previous: EntryId, entries: Sequence[Entry], term: Term) -> b
 
 
 class Log:
-    """Entries from `first_index` on, and how far they have come."""
+    """Entries from index 1 on, and how far they have come."""
 
     __slots__ = (
         "_applying",
@@ -60,7 +60,6 @@ class Log:
         "_writes",
         "applied_index",
         "commit_index",
-        "first_index",
         "last_index",
         "persisted_index",
     )
@@ -69,7 +68,6 @@ class Log:
         """Start from what the disk holds: all of it persisted, nothing known to be committed."""
         if not is_well_formed(NOTHING, entries, NEVER):
             raise InvariantError(f"a log from disk has a hole or falling terms: {', '.join(map(str, entries[:20]))}")
-        self.first_index: Index = 1
         self.last_index: Index = 0
         self.commit_index: Index = 0
         self.applied_index: Index = 0
@@ -88,9 +86,6 @@ class Log:
         self._applying_bytes = 0
 
     # What it holds
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     @property
     def last(self) -> EntryId:

@@ -19,12 +19,11 @@ from ._entry import Entry
 
 
 class Delivery(Enum):
-    """The four classes of delivery, one transport verb each."""
+    """The three classes of messages, one transport verb each; the fourth verb carries snapshot pieces, which are no messages."""
 
     VOTE = "send_vote"
     APPEND = "send_append_entries"
     PULSE = "send_heartbeat_batch"
-    SNAPSHOT = "send_install_snapshot"
 
 
 @attrs.define
@@ -57,7 +56,10 @@ class RequestVote:
     term: Term
     last: EntryId
     transfer: bool = False
-    """The leader asked for this election (leadership transfer): stickiness does not apply (dissertation 3.10, 4.2.3)."""
+    """The leader asked for this election (leadership transfer): stickiness does not apply (dissertation 3.10, 4.2.3).
+
+    Nobody sets it yet.
+    """
 
 
 @attrs.define
@@ -110,7 +112,7 @@ class Heartbeat:
     commit: Index
     """At most what the receiver is known to match."""
     round: int = 0
-    """Number of a round that confirms leadership, unique for ever; 0: none."""
+    """Number of a round that confirms leadership, unique for ever; 0: none. Nobody sets it yet."""
 
 
 @attrs.define
@@ -121,6 +123,7 @@ class HeartbeatReply:
     commit: Index
     """The sender's commit index."""
     round: int = 0
+    """That of the heartbeat which is answered; so 0, as long as nobody sets it there."""
 
 
 @attrs.define

@@ -33,6 +33,7 @@ class ProgressState(Enum):
     PROBE = "probe"
     REPLICATE = "replicate"
     SNAPSHOT = "snapshot"
+    """Not used yet: snapshots."""
 
 
 @attrs.define(init=False)
@@ -54,7 +55,7 @@ class Progress:
     """`PROBE`: a probe is out, and no answer has come. Whoever repeats it clears this first (`resend`)."""
 
     pending_snapshot: Index = 0
-    """`SNAPSHOT`: the index of the snapshot on its way."""
+    """`SNAPSHOT`: the index of the snapshot on its way. Not used yet: snapshots."""
 
     def __init__(self, *, next: Index, window_messages: int, window_bytes: int) -> None:  # noqa: A002 - the paper's word
         """Begin to probe a follower of whom nothing is known.
@@ -74,11 +75,6 @@ class Progress:
         if self.state is ProgressState.REPLICATE:
             return self.window.is_full
         return self.waiting or self.state is ProgressState.SNAPSHOT
-
-    @property
-    def in_flight(self) -> int:
-        """Appends that are on their way and unanswered."""
-        return self.window.count
 
     def sent(self, last_index: Index, size: int) -> None:
         """Note an append of `size` payload bytes that ends at `last_index`.
@@ -147,7 +143,7 @@ class Progress:
         self._enter(ProgressState.REPLICATE, self.match + 1)
 
     def become_snapshot(self, index: Index) -> None:
-        """A snapshot at `index` is on its way: no appends until it is there.
+        """A snapshot at `index` is on its way: no appends until it is there. Not used yet: snapshots.
 
         Raises:
             InvariantError: the follower holds everything up to `index` already.
@@ -158,7 +154,10 @@ class Progress:
         self.pending_snapshot = index
 
     def snapshot_failed(self) -> None:
-        """The snapshot did not arrive: probe from `match` again, but not before `resend`, or a failing stream would spin."""
+        """The snapshot did not arrive: probe from `match` again, but not before `resend`, or a failing stream would spin.
+
+        Not used yet: snapshots.
+        """
         self.pending_snapshot = 0
         self.become_probe()
         self.waiting = True

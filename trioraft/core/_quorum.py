@@ -8,7 +8,7 @@ Only ids in the configuration are ever looked up. An answer from a stranger, or 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 
 from .._types import NEVER, Index, NodeId
@@ -71,11 +71,6 @@ def vote_result(configuration: Configuration, votes: Mapping[NodeId, bool]) -> V
     return VoteResult.PENDING
 
 
-def has_quorum(configuration: Configuration, nodes: Container[NodeId]) -> bool:
-    """Tell whether `nodes` contains a majority of each half; for questions that nobody answers with no."""
-    return _half_holds(configuration.voters, nodes) and _half_holds(configuration.outgoing, nodes)
-
-
 def _half_result(voters: Collection[NodeId], votes: Mapping[NodeId, bool]) -> VoteResult:
     granted = refused = 0
     for voter in voters:
@@ -90,7 +85,3 @@ def _half_result(voters: Collection[NodeId], votes: Mapping[NodeId, bool]) -> Vo
         return VoteResult.WON
     # An even half is lost at one half of refusals already: what is left is no majority.
     return VoteResult.LOST if 2 * refused >= len(voters) else VoteResult.PENDING
-
-
-def _half_holds(voters: Collection[NodeId], nodes: Container[NodeId]) -> bool:
-    return not voters or 2 * sum([voter in nodes for voter in voters]) > len(voters)

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, get_args
 
 from .._errors import InvariantError, NotLeaderError
-from .._types import NEVER, Index, Millis, NodeId
-from . import _attachment, _election, _following, _replication
+from .._types import NEVER, Index, Millis, NodeId, Term
+from . import _attachment, _election, _following, _replication, _resending
 from ._events import Applied, Campaign, DiskSpace, Event, PeerDown, PeerUp, Persisted, Propose, TimePassed, Unreachable
 from ._log import is_well_formed
 from ._messages import (
@@ -206,11 +206,11 @@ class Raft(Replica):
         return True
 
     def _admits_higher(self, message: Any, kind: type, now: Millis) -> bool:
-        if kind is RequestVote and not message.transfer and self.is_loyal(message.source, message.term, now):
+        if kind is RequestVote and not message.transfer and self.is_sticky(message.source, message.term, now):
             # NB: not even its term counts, or a replica that cannot hear the leader would depose it.
             if type(self.state) is Leader:
-                _replication.recall(self, self.state, message.source)
-            self.drop("loyal")
+                _resending.recall(self, self.state, message.source)
+            self.drop("sticky")
             return False
         is_leading = kind in _FROM_LEADERS
         self.become_follower(message.term, message.source if is_leading else None, now)
@@ -285,7 +285,7 @@ class Raft(Replica):
         state = self.state
         if isinstance(state, Leader):
             return _replication.leader_deadline(self, state, self._now)
-        is_idle = not self.can_campaign or (isinstance(state, Follower) and self.is_carried(state, self._now))
+        is_idle = not self.can_campaign or (isinstance(state, Follower) and self.is_leader_live(state, self._now))
         return NEVER if is_idle else state.election_deadline
 
     @property
@@ -300,10 +300,14 @@ class Raft(Replica):
     def applied_index(self) -> Index:
         return self.log.applied_index
 
+    def term_at(self, index: Index) -> Term:
+        """The term of an entry of the log; 0 before the first and beyond the last."""
+        return self.log.term_at(index)
+
     def watched(self) -> frozenset[NodeId]:
         """The nodes whose `PeerDown`/`PeerUp` this replica wants to hear of (its leader; or as leader: the members, this node included)."""
         if type(self.state) is Leader:
-            return frozenset({self.me.node_id, *self.state.peers})
+            return frozenset({self.me.node_id, *self.state.members})
         return frozenset() if self.leader is None else frozenset({self.leader})
 
     def status(self) -> CoreStatus:
@@ -314,7 +318,6 @@ class Raft(Replica):
             term=self.term,
             vote=self.ballot.vote,
             leader=self.leader,
-            first_index=log.first_index,
             last=log.last,
             persisted_index=log.persisted_index,
             commit_index=log.commit_index,

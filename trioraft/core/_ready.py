@@ -82,8 +82,8 @@ class CoreStatus:
     role: Role
     term: Term
     vote: NodeId | None
+    """The node voted for in `term`, or None."""
     leader: NodeId | None
-    first_index: Index
     last: EntryId
     persisted_index: Index
     commit_index: Index

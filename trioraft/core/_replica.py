@@ -1,7 +1,7 @@
 """The state that a replica has in every role, and the changes of role.
 
-The rules of each role are functions in modules of their own (`_election`, `_following`, `_replication`, `_attachment`); all of them
-work on a `Replica`. Nothing here looks at a message.
+The rules of each role are functions in modules of their own (`_election`, `_following`, `_attachment`, `_replication`, `_resending`);
+all of them work on a `Replica`. Nothing here looks at a message.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ._log import Log
 from ._messages import Attach, Detach, Message
 from ._progress import Progress
 from ._ready import HardState, Role, RoleChange
-from ._roles import LONG_AGO, Candidate, Follower, Leader, Peer, PreCandidate, RoleState
+from ._roles import LONG_AGO, Candidate, Follower, Leader, MemberView, PreCandidate, RoleState
 
 if TYPE_CHECKING:
     from random import Random
@@ -150,12 +150,12 @@ class Replica:
         base = self.timing.election_timeout << min(self.refused_rounds, _BACK_OFF_MAX)
         return base + int(self._random.random() * base)
 
-    def is_carried(self, state: Follower, now: Millis) -> bool:
-        """Whether the pulse of the leader's node speaks for the leader, so that its silence means nothing."""
+    def is_leader_live(self, state: Follower, now: Millis) -> bool:
+        """Whether this replica is attached to a leader whose node is live: that pulse speaks for it, and its silence means nothing."""
         return state.is_attached and state.leader is not None and now < self.live_until(state.leader.node_id)
 
-    def is_loyal(self, asker: Member, term: Term, now: Millis) -> bool:
-        """Whether this replica has a leader, as far as it can know (dissertation 4.2.3): it then helps nobody to replace it.
+    def is_sticky(self, asker: Member, term: Term, now: Millis) -> bool:
+        """Whether this replica has a live leader, as far as it can know, and so helps nobody to replace it (dissertation 4.2.3).
 
         A leader that asks to be elected in a higher term leads no longer, whatever its node's pulse says.
         """
@@ -165,7 +165,7 @@ class Replica:
                 return False
             if now < state.last_heard + self.timing.election_timeout:
                 return True
-            return self.is_carried(state, now)
+            return self.is_leader_live(state, now)
         # A leader whose quorum had passed would have stepped down before it looked at any message.
         return type(state) is Leader
 
@@ -215,8 +215,8 @@ class Replica:
             heard: who has answered in this term.
         """
         log, config = self.log, self.config
-        peers = {
-            member.node_id: Peer(
+        members = {
+            member.node_id: MemberView(
                 member,
                 Progress(next=log.last_index + 1, window_messages=config.window_messages, window_bytes=config.window_bytes),
                 contact=now if member.node_id in heard else LONG_AGO,
@@ -225,7 +225,7 @@ class Replica:
         }
         match = dict.fromkeys(self._members, 0)
         match[self.me.node_id] = log.persisted_index
-        self.state = state = Leader(peers=peers, match=match)
+        self.state = state = Leader(members=members, match=match)
         self.led_term = self.term
         for member in self.other_members():
             self.send(Attach(self.me, member, self.term))
@@ -237,7 +237,7 @@ class Replica:
         state = self.state
         # NB: the term told is the one that ends, and that is durable: a later one that is being written must not hold this back.
         if type(state) is Leader:
-            for peer in state.peers.values():
-                self.messages.append(Detach(self.me, peer.member, self.term))
+            for view in state.members.values():
+                self.messages.append(Detach(self.me, view.member, self.term))
         elif type(state) is Follower and state.is_attached and state.leader is not None and state.leader != leader:
             self.messages.append(Detach(self.me, state.leader, self.term))

@@ -55,7 +55,7 @@ class Candidate:
 
 
 @attrs.define(eq=False)
-class Peer:
+class MemberView:
     """What a leader knows of one other member."""
 
     member: Member
@@ -78,7 +78,7 @@ class Leader:
 
     role: ClassVar[Role] = Role.LEADER
 
-    peers: dict[NodeId, Peer]
+    members: dict[NodeId, MemberView]
     """All other members, in id order."""
     match: dict[NodeId, Index]
     """What each member, this one included, holds durably: the input of the commit rule."""

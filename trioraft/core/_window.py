@@ -32,10 +32,6 @@ class Window:
     def is_full(self) -> bool:
         return len(self._sent) >= self.count_max or (0 < self.bytes_max <= self.bytes)
 
-    def indexes(self) -> tuple[Index, ...]:
-        """The last index of each append in flight, oldest first."""
-        return tuple([index for index, _ in self._sent])
-
     def add(self, last_index: Index, size: int) -> None:
         """Count an append up to `last_index` as in flight.
 

@@ -86,20 +86,23 @@ class Applier:
             self._wake()
 
     async def _run_in_thread(self, batch: list[Entry]) -> None:
-        if self._closed:
+        if self._is_closed():
             return
         # NB: shielded, so that a stop waits for the batch (the application may close its files next); `close` sets the bound.
         with trio.CancelScope(shield=True) as self._thread_scope:
             answers, failure = await trio.to_thread.run_sync(
                 self._apply_batch, batch, abandon_on_cancel=True, limiter=self._threads.limiter
             )
-        if self._closed:
+        if self._is_closed():
             return  # all callers have been answered
         for entry, (result, error) in zip(batch, answers, strict=False):
             self._applied(entry, result, error)
         self._failure = failure
         self._batch_running = False
         self._wake()
+
+    def _is_closed(self) -> bool:
+        return self._closed
 
     def _apply_batch(self, batch: list[Entry]) -> tuple[list[tuple[Any, Exception | None]], StateMachineError | None]:
         answers = []

@@ -70,7 +70,6 @@ class Driver:
             core.step(Applied(self._applier.applied_index), now)
         if core.has_ready:
             self._inbox.run_again()
-        self._taken = []
 
     def close(self, error: Exception) -> None:
         """There will be no other turn. Whoever proposed in one that failed half-way learns that nobody knows how far it came."""
@@ -83,6 +82,7 @@ class Driver:
             self._proposals.add(at, token)
         for token, error in ready.refused:
             token.fail(error)
+        self._taken = []  # each of them is answered now, or known to the proposals
         if ready.writes:
             for entry in ready.entries:
                 if not entry.record:

@@ -22,7 +22,7 @@ from ._status import GroupStatus
 from ._waiter import Token, Waiter
 
 
-class _Office(NamedTuple):
+class _Leadership(NamedTuple):
     """What those who wait for a leader wait for."""
 
     leader: NodeId | None
@@ -64,7 +64,7 @@ class RaftGroup:
             host=host,
             on_role_change=self._role_changed,
         )
-        self._office: Observable[_Office] = Observable(_Office(None, False))
+        self._leadership: Observable[_Leadership] = Observable(_Leadership(None, False))
         self._failure: BaseException | None = None
         log.attach(self.inbox)
 
@@ -77,7 +77,7 @@ class RaftGroup:
     @property
     def leader(self) -> NodeId | None:
         """The node that leads, as far as this replica knows."""
-        return self._office.value.leader
+        return self._leadership.value.leader
 
     @property
     def is_leader(self) -> bool:
@@ -97,6 +97,7 @@ class RaftGroup:
             incarnation=self.key.incarnation,
             role=core.role,
             term=core.term,
+            vote=core.vote,
             leader=core.leader,
             voters=self._record.configuration.voters,
             learners=self._record.configuration.learners,
@@ -115,10 +116,10 @@ class RaftGroup:
         Raises:
             GroupStoppedError: this replica has stopped.
         """
-        office = await self._office.wait_value(lambda office: office.leader is not None or office.has_stopped)
-        if office.leader is None:
+        known = await self._leadership.wait_value(lambda known: known.leader is not None or known.has_stopped)
+        if known.leader is None:
             raise self._stopped_error()
-        return office.leader
+        return known.leader
 
     async def wait_applied(self, index: Index) -> None:
         """Wait until this replica's machine has applied everything up to `index`.
@@ -126,7 +127,7 @@ class RaftGroup:
         Raises:
             GroupStoppedError: this replica has stopped.
         """
-        if self._office.value.has_stopped:
+        if self._leadership.value.has_stopped:
             await trio.lowlevel.checkpoint()
             raise self._stopped_error()
         waiter = Waiter()
@@ -145,7 +146,8 @@ class RaftGroup:
         Raises:
             NotLeaderError: no leader is known, or the node asked for it leads no more. In no log.
             BusyError: a queue is full. In no log.
-            ProposalDroppedError: another leader's entry took its place. In no log.
+            ProposalDroppedError: another leader's entry took its place, or the leader's node does not run the group. In no log.
+            WireError: the command cannot be encoded; or whatever the machine's own codec raises. In no log.
             EntryTooLargeError: larger than `entry_bytes_max`. In no log.
             OutcomeUnknownError: handed over, and no answer can come any more.
             GroupStoppedError: this replica does not run.
@@ -168,7 +170,7 @@ class RaftGroup:
         """Bring an encoded proposal to where the leader is. The token hears all that follows, refusals included."""
         host = self._host
         host.counters.proposals += 1
-        leader, has_stopped = self._office.value
+        leader, has_stopped = self._leadership.value
         if has_stopped:
             token.fail(self._stopped_error())
         elif leader == host.node_id:
@@ -200,7 +202,7 @@ class RaftGroup:
 
     def _close(self) -> None:
         """Answer every caller; whoever comes later is refused, and no peer counts on this replica any more."""
-        self._office.value = _Office(None, True)
+        self._leadership.value = _Leadership(None, True)
         self._host.group_stopped(self.key)
         self._driver.close(self.unknown_outcome(f"group {self.id} stopped on this node"))
         self._applier.close(self._stopped_error())
@@ -214,7 +216,7 @@ class RaftGroup:
         self._host.watch(self.id, self._core.watched())
         if change.role is Role.LEADER:
             self._host.counters.elections += 1
-        self._office.value = _Office(change.leader, False)
+        self._leadership.value = _Leadership(change.leader, False)
         self._host.announcer.announce(RoleChanged(self.id, change.role, change.term, change.leader))
 
     # --- what became of an entry ------------------------------------------------------------------------------------------------------
@@ -234,4 +236,4 @@ class RaftGroup:
             await self.wait_applied(at.index)
         except GroupStoppedError:
             return "unknown"
-        return "applied" if self._core.log.term_at(at.index) == at.term else "dropped"
+        return "applied" if self._core.term_at(at.index) == at.term else "dropped"

@@ -1,6 +1,6 @@
 """The callers whose proposals are in the log and not applied yet.
 
-An index alone does not name an entry: a leader that lost and regained its office may have put a second entry at the same index while the
+An index alone does not name an entry: a leader that was deposed and elected again may have put a second entry at the same index while the
 first one may still win elsewhere. So callers wait for (index, term), and all that wait at an index are answered when it is applied.
 """
 

@@ -16,6 +16,8 @@ class GroupStatus:
     incarnation: int
     role: Role
     term: Term
+    vote: NodeId | None
+    """The node voted for in `term`, or None."""
     leader: NodeId | None
     """As far as this replica knows."""
     voters: frozenset[NodeId]
@@ -28,6 +30,6 @@ class GroupStatus:
     match: dict[NodeId, Index]
     """Leader only: what each member is known to hold durably."""
     waiting: int
-    """Proposals in the log whose callers wait here."""
+    """Proposals in the log that have not been answered yet."""
     failure: BaseException | None
     """Why the group stopped by itself, or None."""

@@ -1,4 +1,4 @@
-"""Whoever waits for the answer to one proposal: a task here, or a node that forwarded it.
+"""Whoever waits for the answer to one proposal, or for an index to be applied: a task here, or a node that forwarded it.
 
 Not a channel and not an event: a proposal costs one parked task and one reschedule, nothing else.
 """
@@ -12,7 +12,7 @@ import trio
 
 
 class Token(Protocol):
-    """How the answer to a proposal leaves. Exactly one of the two is called, once; both return at once."""
+    """How an answer leaves. Exactly one of the two is called, once; both return at once and raise nothing."""
 
     def succeed(self, result: Any) -> None: ...
 
@@ -22,13 +22,11 @@ class Token(Protocol):
 class Waiter:
     """A local caller, parked until its proposal is answered."""
 
-    __slots__ = ("_outcome", "_task", "cancelled")
+    __slots__ = ("_outcome", "_task")
 
     def __init__(self) -> None:
         self._task: trio.lowlevel.Task | None = None
         self._outcome: outcome.Outcome[Any] | None = None
-        self.cancelled = False
-        """The caller left; nobody wants the answer."""
 
     def succeed(self, result: Any) -> None:
         self._answer(outcome.Value(result))
@@ -54,7 +52,7 @@ class Waiter:
         self._task = trio.lowlevel.current_task()
 
         def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
-            self._task, self.cancelled = None, True
+            self._task = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         return await trio.lowlevel.wait_task_rescheduled(abort)

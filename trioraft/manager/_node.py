@@ -14,7 +14,8 @@ from ..observe import Announcer
 from ..storage import MultiRaftStorage
 from ..transport import MultiplexedTransport
 from ..wire import Envelope
-from ._clock import DeadlineQueue, NodeClock
+from ._clock import NodeClock
+from ._deadlines import DeadlineQueue
 from ._forwards import Forwards
 from ._peers import Peers
 

@@ -13,22 +13,13 @@ from typing import NotRequired, TypedDict, Unpack
 import trio
 
 from .._errors import ConfigError
-from .._types import GroupId, NodeId
-from ..core import PeerDown, PeerUp
-from ..group import ApplyThreads, RaftGroup
+from .._types import NodeId
 from ..observe import Announcer, Counters, Instrument
-from ..storage import MultiRaftStorage, NodeRecord
-from ..transport import MultiplexedTransport, RpcServer, RpcServerConfig
-from ._clock import DeadlineQueue, NodeClock
+from ..storage import MultiRaftStorage
+from ..transport import MultiplexedTransport, RpcServerConfig
 from ._config import MultiRaftConfig
-from ._disk_watch import DiskWatch
-from ._forwards import Forwards
 from ._manager import MultiRaftManager
-from ._node import Node
-from ._peers import Peers
-from ._router import Router
-from ._stores import KnownStores
-from ._ticker import Wakeup, run_ticker
+from ._parts import Parts
 
 
 @asynccontextmanager
@@ -69,7 +60,7 @@ async def open_manager(
     try:
         record = await storage.open(node_id, cluster_id)
         async with trio.open_nursery() as providers:
-            parts = _Parts(record, storage, transport, config, Announcer(Counters(), instruments), generator or random.Random(), providers)
+            parts = Parts(record, storage, transport, config, Announcer(Counters(), instruments), generator or random.Random(), providers)
             for peer, address in sorted(addresses.items()):
                 if peer != node_id:
                     parts.add_peer(peer, address)
@@ -118,120 +109,6 @@ class _Arguments(TypedDict):
     config: NotRequired[MultiRaftConfig | None]
     instruments: NotRequired[Sequence[Instrument]]
     generator: NotRequired[random.Random | None]
-
-
-class _Parts:
-    """The parts of a node, and who holds whom."""
-
-    def __init__(
-        self,
-        record: NodeRecord,
-        storage: MultiRaftStorage,
-        transport: MultiplexedTransport,
-        config: MultiRaftConfig,
-        announcer: Announcer,
-        generator: random.Random,
-        providers: trio.Nursery,
-    ) -> None:
-        self._record, self._storage, self._transport, self._config = record, storage, transport, config
-        self._providers = providers
-        timing = self._timing = config.timing()
-        self._running: dict[GroupId, RaftGroup] = {}
-        self._clock = NodeClock()
-        self._changed = Wakeup()
-        self._deadlines = DeadlineQueue(self._changed.set)
-        self._disk_watch = DiskWatch(storage, announcer)
-        self._forwards = Forwards(record.incarnation, pending_max=config.forwards_max, timeout=round(config.forward_timeout * 1000))
-        self._peers = Peers(
-            record.node_id,
-            record.incarnation,
-            timing,
-            transport=transport,
-            sync_age=storage.sync_age,
-            announcer=announcer,
-            wake=self._wake_group,
-            lost=self._forwards.lost,
-        )
-        self._node = Node(
-            record.node_id,
-            timing,
-            self._running,
-            generator=generator,
-            clock=self._clock,
-            deadlines=self._deadlines,
-            peers=self._peers,
-            forwards=self._forwards,
-            storage=storage,
-            transport=transport,
-            announcer=announcer,
-            apply_threads=ApplyThreads(trio.CapacityLimiter(config.apply_threads), config.shutdown_timeout),
-        )
-        self._router = Router(
-            record.node_id,
-            self._running,
-            peers=self._peers,
-            forwards=self._forwards,
-            stores=KnownStores(storage, providers),
-            transport=transport,
-            announcer=announcer,
-            now=self._clock.now,
-        )
-
-    def add_peer(self, peer: NodeId, address: str) -> None:
-        """A peer's address: what the directory remembers wins over what the caller says, if it is newer."""
-        known = self._storage.peers.get(peer)
-        if known is not None and known.address is not None and known.address_version > 0:
-            address = known.address
-        self._peers.add(peer)
-        self._transport.set_address(peer, address)
-
-    def manager(self, groups: trio.Nursery) -> MultiRaftManager:
-        return MultiRaftManager(
-            self._record,
-            node=self._node,
-            receiver=self._router,
-            storage=self._storage,
-            peers=self._peers,
-            clock=self._clock,
-            running=self._running,
-            payload_bytes_max=self._transport.payload_bytes_max,
-            nursery=groups,
-        )
-
-    async def start_providers(self, manager: MultiRaftManager, server: RpcServerConfig | None) -> None:
-        start = self._providers.start
-        await start(self._storage.serve)
-        await start(self._transport.serve, manager.identity, manager.receiver)
-        if server is not None:
-            manager.bound_addresses = tuple(await start(RpcServer(server, manager).serve))
-        self._providers.start_soon(self._tick)
-
-    async def _tick(self) -> None:
-        await run_ticker(
-            self._clock,
-            self._timing.heartbeat_interval,
-            deadlines=self._deadlines,
-            changed=self._changed,
-            disk=self._disk_watch,
-            peers=self._peers,
-            forwards=self._forwards,
-            groups=self._running,
-        )
-
-    def answer_rest(self) -> None:
-        """Nobody may wait for ever, whatever ended the groups."""
-        self._forwards.close()
-
-    async def say_goodbye(self) -> None:
-        """The groups have stopped: let the live peers hear it, so that they elect at once instead of after a silence."""
-        self._peers.beat(self._clock.now())
-        with trio.move_on_after(self._config.shutdown_timeout):
-            await self._peers.wait_all_said()
-
-    def _wake_group(self, group_id: GroupId, event: PeerUp | PeerDown) -> None:
-        group = self._running.get(group_id)
-        if group is not None:
-            group.inbox.put_peer(event)
 
 
 def _is_cancellation(error: BaseException) -> bool:

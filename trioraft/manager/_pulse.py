@@ -110,7 +110,6 @@ class PulseLink:
             heard_incarnation=self.peer_incarnation,
             heard=self._heard,
             sync_age=sync_age,
-            whole=not self._acknowledged,
             base=self._acknowledged,
             lines=tuple(lines),
         )

@@ -15,7 +15,9 @@ from ..group import RaftGroup
 from ..observe import Announcer, PeerRefused
 from ..transport import Identity, MultiplexedTransport
 from ..wire import Envelope, Forward, ForwardReply, Pulse
-from ._forwards import Forwards, RemoteToken, SeenRequests, too_large_to_send
+from ._forwarded import RemoteToken, SeenRequests
+from ._forwards import Forwards
+from ._outcome import unknown_reply
 from ._peers import Peers, line_as_message
 from ._stores import KnownStores
 
@@ -111,7 +113,7 @@ class Router:
         def reply(answer: ForwardReply) -> None:
             self._counters.messages_out += 1
             if len(answer.body) > self._transport.payload_bytes_max:
-                answer = too_large_to_send(answer)
+                answer = unknown_reply(answer)  # no frame could hold it
             self._transport.send_append_entries(peer, (Envelope(key, answer),))
 
         if group is None or group.key != key:

@@ -42,7 +42,7 @@ class KnownStores:
         if known != store_id:
             return (
                 f"wrong-store: node {node_id} had store {known} and now speaks from {store_id}: its disk was wiped or replaced. "
-                f"Remove the node from its groups and add it anew, or give the disk back"
+                f"Give it back its disk; without it, it is another node, and needs another id"
             )
         return None
 

@@ -8,7 +8,8 @@ import trio
 
 from .._types import GroupId, Millis
 from ..group import RaftGroup
-from ._clock import DeadlineQueue, NodeClock
+from ._clock import NodeClock
+from ._deadlines import DeadlineQueue
 from ._disk_watch import DiskWatch
 from ._forwards import Forwards
 from ._peers import Peers
@@ -19,7 +20,7 @@ async def run_ticker(
     interval: Millis,
     *,
     deadlines: DeadlineQueue,
-    changed: Wakeup,
+    alarm: Alarm,
     disk: DiskWatch,
     peers: Peers,
     forwards: Forwards,
@@ -43,16 +44,17 @@ async def run_ticker(
         if peers.wake_some():
             await trio.lowlevel.checkpoint()
         else:
-            await changed.wait_until(clock.trio_time(min(next_beat, deadlines.next)))
+            await alarm.wait_until(clock.trio_time(min(next_beat, deadlines.next)))
 
 
-class Wakeup:
+class Alarm:
     """One task that sleeps until a point in time, or until somebody has an earlier one."""
 
     def __init__(self) -> None:
         self._event = trio.Event()
 
-    def set(self) -> None:
+    def ring(self) -> None:
+        """There is something earlier."""
         self._event.set()
 
     async def wait_until(self, trio_time: float) -> None:

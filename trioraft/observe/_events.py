@@ -1,4 +1,7 @@
-"""What can be told about a node while it runs: one frozen class per kind of event, no payloads in any of them."""
+"""What can be told about a node while it runs: one frozen class per kind of event, no payloads in any of them.
+
+As text an event is a sentence for the log.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,10 @@ class RoleChanged:
     term: Term
     leader: NodeId | None
 
+    def __str__(self) -> str:
+        leader = "no leader known" if self.leader is None else f"led by node {self.leader}"
+        return f"group {self.group_id}: {self.role.value} in term {self.term}, {leader}"
+
 
 @attrs.frozen
 class GroupFailed:
@@ -26,6 +33,9 @@ class GroupFailed:
 
     group_id: GroupId
     error: BaseException
+
+    def __str__(self) -> str:
+        return f"group {self.group_id} has stopped on this node: {type(self.error).__name__}: {self.error}"
 
 
 @attrs.frozen
@@ -35,6 +45,9 @@ class PeerLiveness:
     node_id: NodeId
     live: bool
 
+    def __str__(self) -> str:
+        return f"node {self.node_id} is {'live' if self.live else 'not live any more'}"
+
 
 @attrs.frozen
 class PeerRefused:
@@ -43,12 +56,18 @@ class PeerRefused:
     node_id: NodeId
     reason: str
 
+    def __str__(self) -> str:
+        return f"node {self.node_id} is refused: {self.reason}"
+
 
 @attrs.frozen
 class DiskSpaceChanged:
     """The node's log has no room (and the node refuses to take part), or has room again."""
 
     available: bool
+
+    def __str__(self) -> str:
+        return "the disk has space again" if self.available else "the disk is full: this node takes no part until there is space"
 
 
 @attrs.frozen
@@ -58,6 +77,12 @@ class SlowRoundTrip:
     node_id: NodeId
     milliseconds: int
     election_timeout: int
+
+    def __str__(self) -> str:
+        return (
+            f"election timeout too short: a pulse with node {self.node_id} took {self.milliseconds} ms there and back, "
+            f"of {self.election_timeout} ms; raise election_timeout on all nodes"
+        )
 
 
 Event: TypeAlias = RoleChanged | GroupFailed | PeerLiveness | PeerRefused | DiskSpaceChanged | SlowRoundTrip

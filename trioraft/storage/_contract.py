@@ -44,7 +44,7 @@ class PeerRecord:
 
 @attrs.frozen
 class GroupRecord:
-    """The birth certificate of a replica: written, synced, before `add_group` returns."""
+    """The birth certificate of a replica: written, synced, before `create_group` returns."""
 
     key: GroupKey
     me: Member

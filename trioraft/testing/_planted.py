@@ -151,7 +151,7 @@ PLANTS: dict[str, Plant] = {
     "entry-forgotten-at-restart": Plant("a committed entry is on a majority no more", 20, *_on_start(_lose_last_entry)),
     "term-not-written-with-entries": Plant("entries are durable and their term is not", 20, *_on_ready(_drop_hard_state)),
     "completion-counts-for-all-writes": Plant("an entry counts as durable when an earlier write is", 20, *_on_step(_complete_everything)),
-    "attachment-kept": Plant("followers stay loyal to an ex-leader whose node lives", 200, *_on_step(_ignore_detach)),
+    "attachment-kept": Plant("followers stick to an ex-leader whose node lives", 200, *_on_step(_ignore_detach)),
     "replica-numbers-ignored": Plant("acknowledgements of a former life count for an empty one", 50, Replica, "is_superseded", _never),
 }
 """The bugs by name."""

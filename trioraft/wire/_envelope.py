@@ -12,14 +12,17 @@ from ..core import Message
 
 
 class ForwardOutcome(IntEnum):
-    """What became of a forwarded proposal. The numbers are part of the wire format."""
+    """What became of a forwarded proposal. The numbers are part of the wire format.
+
+    Where nothing else is said, the body is a text: why, for whoever reads the error of the asking node.
+    """
 
     RESULT = 0
     """Applied; the body is the result, as CBOR."""
     DECLARED_ERROR = 1
     """Applied, with an error that the machine declares as a result; the body is ``[number of its class, arguments...]``."""
     NOT_LEADER = 2
-    """In no log; the body is the node id of the leader, or null."""
+    """In no log; the body is the node id of the leader, or null where that is not known."""
     DROPPED = 3
     """In no log, and never will be."""
     BUSY = 4
@@ -57,7 +60,11 @@ class ForwardReply:
     number: int
     outcome: ForwardOutcome
     body: bytes = b""
-    """What the outcome says, as CBOR; empty where it says nothing. At most what a frame may hold: its sender sees to that."""
+    """What the outcome says: exactly one CBOR item, as `encode_value` makes it, for every outcome.
+
+    The wire itself does not look inside; whoever asked takes what cannot be read as `UNKNOWN`.
+    At most what a frame may hold: its sender sees to that.
+    """
 
 
 GroupMessage: TypeAlias = Message | Forward | ForwardReply

@@ -1,7 +1,7 @@
 """The pulse: one per node pair and interval, for all groups.
 
     1 byte   body kind, 2
-    n bytes  one flat CBOR array: incarnation, sequence, heard incarnation, heard sequence, sync age, whole, more, base, then the lines
+    n bytes  one flat CBOR array: incarnation, sequence, heard incarnation, heard sequence, sync age, base, then the lines
 
 A line is ``kind, group id, term`` for a group of incarnation 1 between two replicas 0@0, which is nearly every line; any other is
 ``kind + 8, group id, term, incarnation, source term, source index, target term, target index``. All lines are in the one flat array:
@@ -22,7 +22,7 @@ from ._body import BodyKind
 from ._strict import INCARNATION_MAX, NUMBER_MAX, checked_number, decode_strict
 
 PULSE_LINES_MAX: Final = 4096
-"""Lines of one pulse; what does not fit waits for the next one (`Pulse.more`)."""
+"""Lines of one pulse; what does not fit waits until these are acknowledged."""
 
 
 class PulseKind(IntEnum):
@@ -61,16 +61,12 @@ class Pulse:
     """The last sequence heard from the receiver; 0: none."""
     sync_age: int
     """For how many milliseconds the oldest unfinished sync has run; 0: none does. -1: the disk is poisoned."""
-    whole: bool
-    """The lines are everything (what is not listed is detached), not changes."""
     base: int
-    """The lines are changes since this sequence of ours, which the receiver acknowledged."""
+    """The lines are changes since this sequence of ours, the last one that the receiver acknowledged; 0: it acknowledged none."""
     lines: tuple[PulseLine, ...] = ()
-    more: bool = False
-    """Lines continue in the next pulse."""
 
 
-_HEAD: Final = 8  # fields before the lines
+_HEAD: Final = 6  # fields before the lines
 _SHORT: Final = 3
 _LONG: Final = 8
 _IS_SHORT: Final = 0  # added to the kind of a short line; NB: the sum is a plain int, which is quicker to encode than an enum
@@ -93,8 +89,6 @@ def encode_pulse(pulse: Pulse) -> bytes:
         pulse.heard_incarnation,
         pulse.heard,
         pulse.sync_age,
-        pulse.whole,
-        pulse.more,
         pulse.base,
     ]
     for line in pulse.lines:
@@ -119,19 +113,15 @@ def decode_pulse(body: bytes) -> Pulse:
     fields = decode_strict(body[1:], depth_max=1)
     if type(fields) is not list or len(fields) < _HEAD:
         raise WireError(f"a pulse must be an array of at least {_HEAD} elements")
-    incarnation, sequence, heard_incarnation, heard, sync_age, whole, more, base = fields[:_HEAD]
-    if type(whole) is not bool or type(more) is not bool:
-        raise WireError("a flag of a pulse is no boolean")
+    incarnation, sequence, heard_incarnation, heard, sync_age, base = fields[:_HEAD]
     return Pulse(
         checked_number(incarnation, "incarnation"),
         checked_number(sequence, "sequence", 1),
         checked_number(heard_incarnation, "heard incarnation"),
         checked_number(heard, "heard"),
         checked_number(sync_age, "sync age", -1),
-        whole,
         checked_number(base, "base"),
         _decode_lines(fields[_HEAD:]),
-        more,
     )
 
 

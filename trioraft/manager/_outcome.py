@@ -1,0 +1,114 @@
+"""What became of a forwarded proposal, on its way back: written by the leader's node, read by the one that asked.
+
+What cannot travel becomes "unknown", never "dropped": it may have been applied.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from .._errors import (
+    BusyError,
+    EntryTooLargeError,
+    GroupNotFoundError,
+    GroupStoppedError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    ProposalDroppedError,
+    WireError,
+)
+from ..group import RaftGroup
+from ..wire import Forward, ForwardOutcome, ForwardReply, decode_value, encode_value
+
+
+def reply_with_result(request: Forward, result: Any) -> ForwardReply:
+    """The answer to a proposal that was applied."""
+    return _reply(request, ForwardOutcome.RESULT, result)
+
+
+def reply_with_error(request: Forward, error: Exception, declared: tuple[type[Exception], ...]) -> ForwardReply:
+    """The answer to a proposal that was refused, lost, or answered with one of its machine's declared errors."""
+    kind = _declared_kind(declared, error)
+    if kind is not None:
+        return _reply(request, ForwardOutcome.DECLARED_ERROR, [kind, *map(_plain, error.args)])
+    match error:
+        case NotLeaderError():
+            return _reply(request, ForwardOutcome.NOT_LEADER, error.leader)
+        case ProposalDroppedError():
+            return _reply(request, ForwardOutcome.DROPPED, str(error))
+        case BusyError():
+            return _reply(request, ForwardOutcome.BUSY, str(error))
+        case EntryTooLargeError():
+            return _reply(request, ForwardOutcome.TOO_LARGE, str(error))
+        case GroupStoppedError():
+            return _reply(request, ForwardOutcome.STOPPED, str(error))
+        case GroupNotFoundError():
+            return _reply(request, ForwardOutcome.NOT_FOUND, str(error))
+        case OutcomeUnknownError():
+            return _reply(request, ForwardOutcome.UNKNOWN, [error.index, error.term])
+    return unknown_reply(request)
+
+
+def unknown_reply(request: Forward | ForwardReply) -> ForwardReply:
+    """The answer when nothing can be said."""
+    return ForwardReply(request.incarnation, request.number, ForwardOutcome.UNKNOWN, encode_value([None, None]))
+
+
+def _reply(request: Forward, outcome: ForwardOutcome, body: Any) -> ForwardReply:
+    try:
+        return ForwardReply(request.incarnation, request.number, outcome, encode_value(body))
+    except WireError:
+        return unknown_reply(request)
+
+
+@attrs.frozen
+class Result:
+    """The proposal was applied, and this came of it."""
+
+    value: Any
+
+
+def decode_outcome(group: RaftGroup, reply: ForwardReply) -> Result | Exception:
+    """The answer as a value, or as the error that the leader's node would have raised."""
+    outcome = ForwardOutcome(reply.outcome)
+    body = decode_value(reply.body)
+    match outcome:
+        case ForwardOutcome.RESULT:
+            return Result(body)
+        case ForwardOutcome.DECLARED_ERROR:
+            kind, *arguments = body
+            return _rebuild(group.machine.declared_errors[kind], arguments)
+        case ForwardOutcome.NOT_LEADER:
+            return NotLeaderError(body)
+        case ForwardOutcome.DROPPED:
+            return ProposalDroppedError(str(body))
+        case ForwardOutcome.BUSY:
+            return BusyError(str(body))
+        case ForwardOutcome.TOO_LARGE:
+            return EntryTooLargeError(str(body))
+        case ForwardOutcome.STOPPED | ForwardOutcome.NOT_FOUND:
+            return ProposalDroppedError(str(body))
+        case ForwardOutcome.UNKNOWN:
+            index, term = body
+            return group.unknown_outcome("the leader was replaced or stopped", index, term)
+
+
+def _declared_kind(declared: tuple[type[Exception], ...], error: Exception) -> int | None:
+    """Which of the machine's declared errors this is: the class itself before a base of it."""
+    if type(error) in declared:
+        return declared.index(type(error))
+    return next((kind for kind, base in enumerate(declared) if isinstance(error, base)), None)
+
+
+def _rebuild(kind: type[Exception], arguments: list[Any]) -> Exception:
+    """The error as it was raised, without running its constructor: that may want other arguments than it kept."""
+    error = kind.__new__(kind, *arguments)
+    error.args = tuple(arguments)
+    return error
+
+
+def _plain(argument: Any) -> Any:
+    """An exception's argument as something that can travel."""
+    return argument if isinstance(argument, int | str | bytes | float | None) else str(argument)

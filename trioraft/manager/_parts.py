@@ -1,0 +1,139 @@
+"""The parts of a node: who makes what, and who holds whom."""
+
+from __future__ import annotations
+
+import random
+
+import trio
+
+from .._types import GroupId, NodeId
+from ..core import PeerDown, PeerUp
+from ..group import ApplyThreads, RaftGroup
+from ..observe import Announcer
+from ..storage import MultiRaftStorage, NodeRecord
+from ..transport import MultiplexedTransport, RpcServer, RpcServerConfig
+from ._clock import NodeClock
+from ._config import MultiRaftConfig
+from ._deadlines import DeadlineQueue
+from ._disk_watch import DiskWatch
+from ._forwards import Forwards
+from ._manager import MultiRaftManager
+from ._node import Node
+from ._peers import Peers
+from ._router import Router
+from ._stores import KnownStores
+from ._ticker import Alarm, run_ticker
+
+
+class Parts:
+    """One node, put together."""
+
+    def __init__(
+        self,
+        record: NodeRecord,
+        storage: MultiRaftStorage,
+        transport: MultiplexedTransport,
+        config: MultiRaftConfig,
+        announcer: Announcer,
+        generator: random.Random,
+        providers: trio.Nursery,
+    ) -> None:
+        self._record, self._storage, self._transport, self._config = record, storage, transport, config
+        self._providers = providers
+        timing = self._timing = config.timing()
+        self._running: dict[GroupId, RaftGroup] = {}
+        self._clock = NodeClock()
+        self._alarm = Alarm()
+        self._deadlines = DeadlineQueue(self._alarm.ring)
+        self._disk_watch = DiskWatch(storage, announcer)
+        self._forwards = Forwards(record.incarnation, pending_max=config.forwards_max, timeout=round(config.forward_timeout * 1000))
+        self._peers = Peers(
+            record.node_id,
+            record.incarnation,
+            timing,
+            transport=transport,
+            sync_age=storage.sync_age,
+            announcer=announcer,
+            wake=self._wake_group,
+            lost=self._forwards.lost,
+        )
+        self._node = Node(
+            record.node_id,
+            timing,
+            self._running,
+            generator=generator,
+            clock=self._clock,
+            deadlines=self._deadlines,
+            peers=self._peers,
+            forwards=self._forwards,
+            storage=storage,
+            transport=transport,
+            announcer=announcer,
+            apply_threads=ApplyThreads(trio.CapacityLimiter(config.apply_threads), config.shutdown_timeout),
+        )
+        self._router = Router(
+            record.node_id,
+            self._running,
+            peers=self._peers,
+            forwards=self._forwards,
+            stores=KnownStores(storage, providers),
+            transport=transport,
+            announcer=announcer,
+            now=self._clock.now,
+        )
+
+    def add_peer(self, peer: NodeId, address: str) -> None:
+        """A peer's address: what the directory remembers wins over what the caller says, if it is newer."""
+        known = self._storage.peers.get(peer)
+        if known is not None and known.address is not None and known.address_version > 0:
+            address = known.address
+        self._peers.add(peer)
+        self._transport.set_address(peer, address)
+
+    def manager(self, groups: trio.Nursery) -> MultiRaftManager:
+        return MultiRaftManager(
+            self._record,
+            node=self._node,
+            receiver=self._router,
+            storage=self._storage,
+            peers=self._peers,
+            clock=self._clock,
+            running=self._running,
+            payload_bytes_max=self._transport.payload_bytes_max,
+            nursery=groups,
+        )
+
+    async def start_providers(self, manager: MultiRaftManager, server: RpcServerConfig | None) -> None:
+        start = self._providers.start
+        await start(self._storage.serve)
+        await start(self._transport.serve, manager.identity, manager.receiver)
+        if server is not None:
+            manager.bound_addresses = tuple(await start(RpcServer(server, manager).serve))
+        self._providers.start_soon(self._tick)
+
+    async def _tick(self) -> None:
+        await run_ticker(
+            self._clock,
+            self._timing.heartbeat_interval,
+            deadlines=self._deadlines,
+            alarm=self._alarm,
+            disk=self._disk_watch,
+            peers=self._peers,
+            forwards=self._forwards,
+            groups=self._running,
+        )
+
+    def answer_rest(self) -> None:
+        """Nobody may wait for ever, whatever ended the groups."""
+        self._forwards.close()
+
+    async def say_goodbye(self) -> None:
+        """The groups have stopped: let the live peers hear it, so that they elect at once instead of after a silence."""
+        self._peers.beat(self._clock.now())
+        with trio.move_on_after(self._config.shutdown_timeout):
+            await self._peers.wait_all_said()
+
+    def _wake_group(self, group_id: GroupId, event: PeerUp | PeerDown) -> None:
+        group = self._running.get(group_id)
+        if group is not None:
+            group.inbox.put_peer(event)
