@@ -63,6 +63,12 @@ class TestInbox:
             inbox.put_peer(event)
         assert inbox.take() == [Unreachable(2), PeerUp(2), PeerDown(3)]
 
+    def test_a_restart_is_remembered_until_the_group_hears_of_it(self) -> None:
+        inbox = Inbox(16, 1000)
+        for event in (PeerUp(2, restarted=True), PeerDown(2), PeerUp(2, restarted=False)):
+            inbox.put_peer(event)
+        assert inbox.take() == [PeerUp(2, restarted=True)]
+
     def test_messages_beyond_the_bound_are_lost_and_proposals_refused(self) -> None:
         inbox = Inbox(16, 1000)
         assert all(inbox.put_message(HEARTBEAT) for _ in range(16))

@@ -328,3 +328,83 @@ async def test_a_seeded_cluster_of_hard_edges_ends_in_order(autojump_clock: trio
                 await cluster.start(victim)
                 await cluster.leader()
             await eventually(lambda: pending == 0)
+
+
+async def test_a_storage_or_transport_in_use_is_refused_and_its_node_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+    storage, network = MemoryStorage(), MemoryNetwork()
+    with trio.fail_after(60):
+        async with open_manager(node_id=1, cluster_id="c", storage=storage, transport=MemoryTransport(network)) as manager:
+            group = await manager.add_group(1, Journal(), members={1})
+            with pytest.raises(trioraft.RaftError):
+                async with open_manager(node_id=1, cluster_id="c", storage=storage, transport=MemoryTransport(network)):
+                    pass
+            await group.wait_leader()
+            assert await group.propose("x") == 1
+
+
+@pytest.mark.parametrize("cluster_id", ["", "x" * 200, "é" * 100, "a\nb", 5, None])
+async def test_a_cluster_id_that_cannot_travel_is_refused(cluster_id: Any) -> None:
+    with trio.fail_after(30), pytest.raises(trioraft.ConfigError, match="cluster id"):
+        async with open_manager(node_id=1, cluster_id=cluster_id, storage=MemoryStorage(), transport=MemoryTransport(MemoryNetwork())):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"incarnation": True}, "incarnation"),
+        ({"incarnation": -1}, "incarnation"),
+        ({"incarnation": 1 << 33}, "incarnation"),
+        ({"incarnation": "x"}, "incarnation"),
+        ({"machine": Journal}, "instance"),
+        ({"machine": None}, "instance"),
+        ({"config": {}}, "GroupConfig"),
+        ({"members": {1, "a"}}, "whole numbers"),
+        ({"members": {True}}, "whole numbers"),
+        ({"members": set()}, "without this node"),
+        ({"group_id": 1 << 63}, "group id"),
+    ],
+)
+async def test_what_cannot_work_is_refused_before_anything_is_written(arguments: dict[str, Any], text: str) -> None:
+    storage = MemoryStorage()
+    with trio.fail_after(30):
+        async with open_manager(node_id=1, cluster_id="c", storage=storage, transport=MemoryTransport(MemoryNetwork())) as manager:
+            given = {"group_id": 7, "machine": Journal(), "members": {1}, **arguments}
+            with pytest.raises(trioraft.ConfigError, match=text):
+                await manager.add_group(given.pop("group_id"), given.pop("machine"), **given)
+            assert dict(storage.recovered) == {}
+
+
+class Carefree(Journal):
+    declared_errors = (Exception,)
+
+
+class Sloppy:
+    def encode(self, command: Any) -> Any:
+        return command
+
+    def decode(self, payload: bytes) -> Any:
+        return payload
+
+
+class SloppyJournal(Journal):
+    codec = Sloppy()
+
+
+async def test_a_refusal_stays_a_refusal_whatever_the_machine_declares(autojump_clock: trio.testing.MockClock) -> None:
+    async with running_cluster(machine=Carefree) as cluster:
+        with trio.fail_after(60):
+            leader, other = await leader_and_other(cluster)
+            leader.group().inbox._events_max = 0
+            with pytest.raises(trioraft.BusyError):
+                await other.group().propose("x")
+
+
+@pytest.mark.parametrize("command", ["text", bytearray(b"x"), None])
+async def test_a_codec_that_makes_no_bytes_is_told_so_and_stops_nobody(autojump_clock: trio.testing.MockClock, command: Any) -> None:
+    async with running_cluster(machine=SloppyJournal) as cluster:
+        with trio.fail_after(60):
+            group = (await cluster.leader()).group()
+            with pytest.raises(trioraft.WireError, match="must make bytes"):
+                await group.propose(command)
+            assert await group.propose(b"fine") == 1

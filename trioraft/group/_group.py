@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import trio
 
-from .._errors import BusyError, EntryTooLargeError, Fate, GroupStoppedError, NotLeaderError, OutcomeUnknownError
+from .._errors import BusyError, EntryTooLargeError, Fate, GroupStoppedError, NotLeaderError, OutcomeUnknownError, WireError
 from .._machine import StateMachine
 from .._types import EntryId, GroupId, GroupKey, Index, NodeId, Term
 from ..core import GroupConfig, Propose, Raft, Role, RoleChange
@@ -156,6 +156,8 @@ class RaftGroup:
         *Cancellation:* the command may be applied all the same, now or later.
         """
         payload = self._codec.encode(command)
+        if type(payload) is not bytes:
+            raise WireError(f"the codec of group {self.id} made {type(payload).__name__} of a command: it must make bytes")
         if len(payload) > self._config.entry_bytes_max:
             raise EntryTooLargeError(
                 f"the command has {len(payload)} bytes; entry_bytes_max of group {self.id} is {self._config.entry_bytes_max}: split it"

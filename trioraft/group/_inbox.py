@@ -27,6 +27,7 @@ class Inbox:
         self._events: list[Event] = []
         self._bytes = 0  # of the proposals; what a leader sends is bounded by its window
         self._peers: dict[NodeId, list[Event]] = {}
+        self._restarted: set[NodeId] = set()
         self._persisted = 0
         self._space: bool | None = None
         self._time_passed = False
@@ -67,6 +68,11 @@ class Inbox:
             if event not in kept:
                 kept.append(event)
         else:
+            if isinstance(event, PeerUp):
+                # NB: a restart must not be lost with the event that told of it: the new process has forgotten what the old one knew.
+                if event.restarted:
+                    self._restarted.add(event.node_id)
+                event = PeerUp(event.node_id, restarted=event.node_id in self._restarted)
             kept[:] = [e for e in kept if isinstance(e, Unreachable)] + [event]
         self._wake()
 
@@ -128,6 +134,7 @@ class Inbox:
             for kept in self._peers.values():
                 events += kept
             self._peers = {}
+            self._restarted.clear()
         if self._time_passed:
             events.append(TimePassed())
             self._time_passed = False

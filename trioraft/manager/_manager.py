@@ -121,8 +121,8 @@ class MultiRaftManager:
         *Cancellation:* a new group may have been created on disk; calling again opens it.
         """
         voters = frozenset(members)
-        config = config or GroupConfig()
-        self._check_members(group_id, voters)
+        config = GroupConfig() if config is None else config
+        self._check_arguments(group_id, incarnation, voters, machine, config)
         if config.entry_bytes_max > self._payload_bytes_max:
             raise ConfigError(
                 f"entry_bytes_max of group {group_id} is {config.entry_bytes_max}, but the transport carries at most "
@@ -172,12 +172,24 @@ class MultiRaftManager:
         scope.cancel()
         await done.wait()
         await self._storage.remove_group(group.key)
-        self._groups.pop(group_id, None)
-        self._scopes.pop(group_id, None)
+        if self._groups.get(group_id) is group:  # not one that was added since, while another call removed this one
+            del self._groups[group_id]
+            del self._scopes[group_id]
 
-    def _check_members(self, group_id: GroupId, voters: frozenset[NodeId]) -> None:
+    def _check_arguments(
+        self, group_id: GroupId, incarnation: int, voters: frozenset[NodeId], machine: StateMachine, config: GroupConfig
+    ) -> None:
+        """Refuse what would fail later, when the group is on disk already."""
         if type(group_id) is not int or not 0 <= group_id < 1 << 63:
             raise ConfigError(f"a group id is a whole number from 0 to 2**63 - 1, not {group_id!r}")
+        if type(incarnation) is not int or not 1 <= incarnation < 1 << 32:
+            raise ConfigError(f"an incarnation is a whole number from 1 to 2**32 - 1, not {incarnation!r}")
+        if not isinstance(machine, StateMachine):
+            raise ConfigError(f"the machine of group {group_id} must be an instance of a StateMachine, not {machine!r}")
+        if not isinstance(config, GroupConfig):
+            raise ConfigError(f"the config of group {group_id} must be a GroupConfig, not {config!r}")
+        if any(type(node_id) is not int for node_id in voters):
+            raise ConfigError(f"members of group {group_id} must be node ids, which are whole numbers, not {set(voters)!r}")
         if self.node_id not in voters:
             raise ConfigError(f"members of group {group_id} are {sorted(voters)}, without this node ({self.node_id})")
         strangers = sorted(node_id for node_id in voters - {self.node_id} if node_id not in self._peers)

@@ -17,6 +17,7 @@ from .._types import NodeId
 from ..observe import Announcer, Counters, Instrument
 from ..storage import MultiRaftStorage
 from ..transport import MultiplexedTransport, RpcServerConfig
+from ..wire import CLUSTER_ID_BYTES_MAX
 from ._config import MultiRaftConfig
 from ._manager import MultiRaftManager
 from ._parts import Parts
@@ -55,15 +56,14 @@ async def open_manager(
     """
     config = config or MultiRaftConfig()
     addresses = dict(addresses or {})
-    _check_ids(node_id, addresses)
+    _check_ids(node_id, addresses, cluster_id)
     body_error: BaseException | None = None
+    # NB: before the `try`: a storage that another node has open is not ours to close.
+    record = await storage.open(node_id, cluster_id)
     try:
-        record = await storage.open(node_id, cluster_id)
         async with trio.open_nursery() as providers:
-            parts = Parts(record, storage, transport, config, Announcer(Counters(), instruments), generator or random.Random(), providers)
-            for peer, address in sorted(addresses.items()):
-                if peer != node_id:
-                    parts.add_peer(peer, address)
+            announcer = Announcer(Counters(), instruments)
+            parts = Parts(record, storage, transport, config, addresses, announcer, generator or random.Random(), providers)
             try:
                 async with trio.open_nursery() as groups:
                     manager = parts.manager(groups)
@@ -127,7 +127,9 @@ def _first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def _check_ids(node_id: NodeId, addresses: Mapping[NodeId, str]) -> None:
+def _check_ids(node_id: NodeId, addresses: Mapping[NodeId, str], cluster_id: str) -> None:
     for checked in (node_id, *addresses):
         if type(checked) is not int or not 1 <= checked < 1 << 32:
             raise ConfigError(f"a node id is a whole number from 1 to 2**32 - 1, not {checked!r}")
+    if type(cluster_id) is not str or not cluster_id.isprintable() or not 1 <= len(cluster_id.encode()) <= CLUSTER_ID_BYTES_MAX:
+        raise ConfigError(f"a cluster id is printable text of 1 to {CLUSTER_ID_BYTES_MAX} bytes, not {cluster_id!r}")

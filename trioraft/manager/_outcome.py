@@ -17,6 +17,7 @@ from .._errors import (
     NotLeaderError,
     OutcomeUnknownError,
     ProposalDroppedError,
+    RaftError,
     WireError,
 )
 from ..group import RaftGroup
@@ -31,7 +32,8 @@ def reply_with_result(request: Forward, result: Any) -> ForwardReply:
 def reply_with_error(request: Forward, error: Exception, declared: tuple[type[Exception], ...]) -> ForwardReply:
     """The answer to a proposal that was refused, lost, or answered with one of its machine's declared errors."""
     kind = _declared_kind(declared, error)
-    if kind is not None:
+    # NB: a machine that declares a base of our own errors does not make a refusal a result.
+    if kind is not None and (not isinstance(error, RaftError) or type(error) in declared):
         return _reply(request, ForwardOutcome.DECLARED_ERROR, [kind, *map(_plain, error.args)])
     match error:
         case NotLeaderError():
@@ -111,4 +113,9 @@ def _rebuild(kind: type[Exception], arguments: list[Any]) -> Exception:
 
 def _plain(argument: Any) -> Any:
     """An exception's argument as something that can travel."""
-    return argument if isinstance(argument, int | str | bytes | float | None) else str(argument)
+    if isinstance(argument, int | str | bytes | float | None):
+        return argument
+    try:
+        return str(argument)
+    except Exception:  # noqa: BLE001  # a user's class must not stop the group that answers
+        return f"<{type(argument).__name__}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 import trio
 
@@ -34,6 +35,7 @@ class Parts:
         storage: MultiRaftStorage,
         transport: MultiplexedTransport,
         config: MultiRaftConfig,
+        addresses: Mapping[NodeId, str],
         announcer: Announcer,
         generator: random.Random,
         providers: trio.Nursery,
@@ -45,6 +47,7 @@ class Parts:
         self._clock = NodeClock()
         self._alarm = Alarm()
         self._deadlines = DeadlineQueue(self._alarm.ring)
+        self._addresses = {peer: addresses[peer] for peer in sorted(addresses) if peer != record.node_id}
         self._disk_watch = DiskWatch(storage, announcer)
         self._forwards = Forwards(record.incarnation, pending_max=config.forwards_max, timeout=round(config.forward_timeout * 1000))
         self._peers = Peers(
@@ -55,8 +58,11 @@ class Parts:
             sync_age=storage.sync_age,
             announcer=announcer,
             wake=self._wake_group,
+            hurry=self._alarm.ring,
             lost=self._forwards.lost,
         )
+        for peer in self._addresses:
+            self._peers.add(peer)
         self._node = Node(
             record.node_id,
             timing,
@@ -82,12 +88,11 @@ class Parts:
             now=self._clock.now,
         )
 
-    def add_peer(self, peer: NodeId, address: str) -> None:
-        """A peer's address: what the directory remembers wins over what the caller says, if it is newer."""
+    def _set_address(self, peer: NodeId, address: str) -> None:
+        """What the directory remembers of a peer's address wins over what the caller says, if it is newer."""
         known = self._storage.peers.get(peer)
         if known is not None and known.address is not None and known.address_version > 0:
             address = known.address
-        self._peers.add(peer)
         self._transport.set_address(peer, address)
 
     def manager(self, groups: trio.Nursery) -> MultiRaftManager:
@@ -107,6 +112,9 @@ class Parts:
         start = self._providers.start
         await start(self._storage.serve)
         await start(self._transport.serve, manager.identity, manager.receiver)
+        # NB: only now: a transport that serves another node has refused, and none of its addresses has been moved.
+        for peer, address in self._addresses.items():
+            self._set_address(peer, address)
         if server is not None:
             manager.bound_addresses = tuple(await start(RpcServer(server, manager).serve))
         self._providers.start_soon(self._tick)

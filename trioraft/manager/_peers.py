@@ -62,17 +62,19 @@ class Peers:
         announcer: Announcer,
         wake: Callable[[GroupId, PeerUp | PeerDown], None],
         lost: Callable[[NodeId], None],
+        hurry: Callable[[], None],
     ) -> None:
         """
         Args:
             sync_age: seconds for which the oldest unfinished write has been with this node's disk.
             wake: tells one group that a node it watches went down or came back.
             lost: tells that a node went down, so that nobody waits for its answers.
+            hurry: has `wake_some` called soon.
         """
         self._node_id, self._incarnation, self._timing = node_id, incarnation, timing
         self._transport, self._sync_age = transport, sync_age
         self._announcer, self._counters = announcer, announcer.counters
-        self._wake, self._lost = wake, lost
+        self._wake, self._lost, self._hurry = wake, lost, hurry
         self._peers: dict[NodeId, _Peer] = {}
         self._live = {node_id}
         self._watchers: dict[NodeId, set[GroupId]] = {node_id: set()}
@@ -145,6 +147,7 @@ class Peers:
         self._to_wake.extend((group_id, event) for group_id in self._watchers[node_id])
         if not live:
             self._lost(node_id)
+        self._hurry()
         self._announcer.announce(PeerLiveness(node_id, live))
 
     def _return_of(self, node_id: NodeId) -> PeerUp:
