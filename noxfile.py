@@ -117,13 +117,13 @@ def cluster(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """Pack the project, install the wheel where the sources are out of reach, and use it there."""
     install(session, "build", project=False)
-    output = Path(session.create_tmp()) / "dist"
+    output = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(output, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(output))
     (wheel,), (sdist,) = output.glob("*.whl"), output.glob("*.tar.gz")
     session.log("built %s and %s", wheel.name, sdist.name)
 
-    elsewhere = Path(session.create_tmp()) / "elsewhere"
+    elsewhere = Path(session.create_tmp()).resolve() / "elsewhere"
     shutil.rmtree(elsewhere, ignore_errors=True)
     session.run("python", "-m", "venv", str(elsewhere))
     python = str(elsewhere / "bin" / "python")
