@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 import attrs
@@ -279,8 +280,7 @@ class MemoryStorage(MultiRaftStorage):
 
     def _write(self, group_id: GroupId, sequence: int, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
         size = sum(len(entry.record) for entry in entries)
-        carry_out = lambda: self._metal.write(group_id, hard_state, tuple(entries))  # noqa: E731
-        self._submit(_Write(group_id, size, sequence, carry_out))
+        self._submit(_Write(group_id, size, sequence, partial(self._metal.write, group_id, hard_state, tuple(entries))))
 
 
 @attrs.define(eq=False)

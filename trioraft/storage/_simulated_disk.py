@@ -388,7 +388,6 @@ class SimulatedMount:
             await trio.lowlevel.checkpoint()
             raise OSError(errno.EIO, "this process is dead")
         await trio.sleep_forever()
-        raise AssertionError("unreachable")  # pragma: no cover
 
 
 def _assign(entries: dict[str, _File | _Directory], changes: dict[str, _File | _Directory | None]) -> None:

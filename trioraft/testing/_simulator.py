@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -215,7 +216,7 @@ class Simulator:
     def _demand(self, name: str, what: str, claim: Callable[[GroupId], bool], within: Millis) -> None:
         end = self.now + within
         for group in self.configurations:
-            if not self.run_until(lambda group=group: claim(group), within=end - self.now):  # type: ignore[misc]
+            if not self.run_until(partial(claim, group), within=end - self.now):
                 raise PropertyViolation(name, f"it is not so that group {group} {what} within {within} ms: {self.describe(group)}")
 
     def _demand_silence(self, span: Millis) -> None:
