@@ -101,14 +101,14 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure three processes on loopback, and beside each figure what the machine allows."""
+    """Measure real processes: ``nox -s bench``, or ``-- --scenario years``, ``groups`` or ``snapshot``."""
     session.install("-c", CONSTRAINTS, "-e", ".[examples]")
     session.run("python", "examples/bench.py", *session.posargs, **PATIENCE)
 
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """Run three real nodes with many groups under load: ``nox -s cluster -- --seconds 60 --kill-every 8``."""
+    """Run three real nodes with many groups under load: ``nox -s cluster -- --seconds 60 --kill-every 8``; ``--help`` lists the rest."""
     session.install("-c", CONSTRAINTS, "-e", ".[examples]")
     session.run("python", "examples/cluster.py", *session.posargs, **PATIENCE)
 

@@ -8,6 +8,7 @@ from ._errors import (
     BusyError as BusyError,
     ConfigError as ConfigError,
     CorruptLogError as CorruptLogError,
+    CorruptSnapshotError as CorruptSnapshotError,
     EntryTooLargeError as EntryTooLargeError,
     GroupExistsError as GroupExistsError,
     GroupNotFoundError as GroupNotFoundError,
@@ -17,6 +18,7 @@ from ._errors import (
     OutcomeUnknownError as OutcomeUnknownError,
     ProposalDroppedError as ProposalDroppedError,
     RaftError as RaftError,
+    SnapshotError as SnapshotError,
     StateMachineError as StateMachineError,
     StorageError as StorageError,
     TransportError as TransportError,
@@ -27,6 +29,7 @@ from ._types import EntryId as EntryId
 from .core import GroupConfig as GroupConfig, Role as Role
 from .group import GroupStatus as GroupStatus, RaftGroup as RaftGroup
 from .manager import (
+    MachineFactory as MachineFactory,
     MultiRaftConfig as MultiRaftConfig,
     MultiRaftManager as MultiRaftManager,
     NodeStatus as NodeStatus,
@@ -44,8 +47,11 @@ from .observe import (
     PeerRefused as PeerRefused,
     RoleChanged as RoleChanged,
     SlowRoundTrip as SlowRoundTrip,
+    SnapshotFailed as SnapshotFailed,
+    SnapshotSaved as SnapshotSaved,
 )
 from .storage import (
+    FileStorage as FileStorage,
     MemoryStorage as MemoryStorage,
     MultiRaftStorage as MultiRaftStorage,
     StorageConfig as StorageConfig,

@@ -100,6 +100,10 @@ class StateMachineError(RaftError):
         super().__init__(f"the state machine of group {group_id} failed at index {index}; the group has stopped on this node")
 
 
+class SnapshotError(RaftError):
+    """A snapshot could not be taken, and the group goes on without; or the machine could not be restored from one, and it has stopped."""
+
+
 class WireError(RaftError):
     """Bytes that are no valid frame, message or value; or a value that CBOR cannot carry. The only exception that leaves a decoder."""
 
@@ -118,6 +122,14 @@ class StorageError(RaftError):
     def __init__(self, kind: str, path: str, text: str) -> None:
         self.kind, self.path = kind, path
         super().__init__(f"{path}: {text}")
+
+
+class CorruptSnapshotError(StorageError):
+    """Damaged or foreign bytes at `offset` of the snapshot `path`. Nothing was removed and nothing is served from it."""
+
+    def __init__(self, path: str, offset: int, text: str) -> None:
+        self.offset = offset
+        super().__init__("corrupt", path, f"damaged at offset {offset}: {text}")
 
 
 class CorruptLogError(StorageError):

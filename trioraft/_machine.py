@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Protocol
 
 import attrs
@@ -48,6 +49,39 @@ class StateMachine:
     def apply(self, command: Any, context: ApplyContext) -> Any:
         """Apply one command and return its result, which goes to whoever proposed it (any CBOR value).
 
-        Called once per entry, in the order of the log. A restart replays commands on a fresh machine.
+        Called once per entry, in the order of the log. After a restart, a machine in memory gets the newest snapshot (`restore`) and
+        the commands behind it again; a durable one gets those behind its `stored_index`.
         """
         raise NotImplementedError
+
+    def snapshot(self) -> Iterable[Any]:
+        """Return a view of the whole state as it is now, at once; it must not change while the machine goes on to apply.
+
+        The view yields records: any CBOR values, each much smaller than the state, since one record is handled in one piece. It is
+        iterated once, later, in worker threads, not always the same one, and closed if it has a `close`. Copy what `apply` changes,
+        or use structures that share (a copied dict of immutable values will do); a durable machine opens a read transaction. This
+        method itself must not be a generator function: nothing in it would run before the first record is pulled.
+
+        Called where `apply` is called, between two commands. A machine that does not define it is never snapshotted: its log grows
+        for ever. What it raises, here or while it is iterated, stops nothing: it is reported, and tried again later.
+        """
+        raise NotImplementedError
+
+    def restore(self, records: Iterator[Any]) -> None:
+        """Replace the whole state by what `snapshot` yielded, on this replica or on another.
+
+        Called in a worker thread, at the start or when the replica has fallen too far behind; nothing is applied meanwhile. A durable
+        machine stores the new state and its index (`stored_index`) in one transaction: any exception may come out of `records` at any
+        point, also one that is no `Exception` when the group stops, and then everything must be as it was.
+
+        Whatever it raises stops the group.
+        """
+        raise NotImplementedError
+
+    def stored_index(self) -> Index:
+        """Tell up to which index the state is stored durably, if the machine stores it by itself; called once, at the start.
+
+        Such a machine stores `ApplyContext.index` in the same transaction as the effect of the command: commands up to this index will
+        not come again, and every later one will. 0: in memory.
+        """
+        return 0

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trioraft._types import EntryId, Index, Term
-from trioraft.core import Entry, EntryKind
+from trioraft.core import Entry, EntryKind, Terms
 from trioraft.core._log import Log
 
 UNBOUNDED = 1 << 30
-NO_SNAPSHOTS = "Not built yet: logs that are cut behind a snapshot."
 
 
 def entries(first: Index, terms: Iterable[Term], size: int = 1) -> list[Entry]:
@@ -24,11 +23,14 @@ def merge(log: Log, new: list[Entry]) -> None:
     """Append what follows the entry before, as a leader's message would."""
     if new:
         before = new[0].index - 1
+        # The term before a log's beginning does not matter.
         log.merge(EntryId(log.term_at(before), before), new)
 
 
-def uncut(compacted_at: list[int], terms_after: list[Term], *, before: Term | None = None) -> Log:
-    """Fill the part that the table has cut away: nothing is cut here yet, and what follows must not care."""
+def cut(compacted_at: list[int], terms_after: list[Term], size: int = 1) -> Log:
+    """Make a log that begins behind an entry, given as [index, term]."""
     index, term = compacted_at
-    filled = [term if before is None else before] * (index - 1) + [term] * (index > 0)
-    return Log(entries(1, [*filled, *terms_after]))
+    known = Terms(EntryId(term, index))
+    for number, of in enumerate(terms_after, index + 1):
+        known.extend(number, of)
+    return Log(entries(index + 1, terms_after, size), known)

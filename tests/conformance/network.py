@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.conformance.replica import Replica
 from trioraft._types import NEVER, Millis, NodeId, Term
-from trioraft.core import DELIVERY, Campaign, Delivery, Message, PeerDown, PeerUp, TimePassed
+from trioraft.core import DELIVERY, Campaign, Delivery, InstallSnapshot, Message, PeerDown, PeerUp, SnapshotSent, TimePassed
 
 E: Millis = 1000
 """The election timeout of these cores."""
@@ -92,6 +92,20 @@ class Network:
                     self[message.target.node_id].step(message)
                 elif DELIVERY[type(message)] is Delivery.PULSE:
                     self._owed[way] = message
+        for replica in self:
+            self._stream(replica)
+
+    def _stream(self, replica: Replica) -> None:
+        """Let a snapshot arrive whole, or not at all, and say so."""
+        while replica.streams:
+            send = replica.streams.pop()
+            target = self[send.target.node_id]
+            arrives = (replica.me, target.me) not in self._cut
+            if arrives:
+                configuration = replica.raft.configuration_at(send.at.index)
+                target.step(InstallSnapshot(replica.raft.me, send.target, send.term, send.at, configuration))
+            replica.step(SnapshotSent(send.target, send.at, arrives))
+            self.deliver()
 
     def _take_sent(self, replica: Replica) -> list[Message]:
         taken = list(replica.sent)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from tests.conformance.logs import entries, terms
-from trioraft._types import NEVER, EntryId, Index, Member, NodeId, Term
+from trioraft._types import NEVER, NOTHING, EntryId, Index, Member, NodeId, Term
 from trioraft.core import (
     AppendEntries,
     AppendEntriesReply,
@@ -28,6 +28,8 @@ from trioraft.core import (
     RequestVote,
     RequestVoteReply,
     Role,
+    SendSnapshot,
+    Terms,
     TimePassed,
     Timing,
 )
@@ -53,8 +55,12 @@ class Replica:
         learners: Iterable[NodeId] = (),
         config: GroupConfig | None = None,
         seed: int = 0,
+        start: EntryId = NOTHING,
     ) -> None:
-        log = entries(1, log_terms)
+        log = entries(start.index + 1, log_terms)
+        known = Terms(start)
+        for entry in log:
+            known.extend(entry.index, entry.term)
         configuration = Configuration(voters, learners=learners)
         self.me = me
         self.others = [node_id for node_id in configuration.members() if node_id != me]
@@ -67,19 +73,22 @@ class Replica:
         self.pages: list[int] = []
         self.accepted: list[EntryId] = []
         self.refused: list[Exception] = []
+        self.streams: list[SendSnapshot] = []
+        """Snapshots to be sent."""
         self._held: list[tuple[int, Message]] = []
         self.sequence = self._synced = 0
         """The number of the last Ready; a write has the number of its own."""
-        newest = log[-1].term if log else 0
+        newest = known.last.term
         self.raft = Raft(
             Member(me),
             configuration,
-            Durable(hard_state=HardState(newest if term is None else term, vote), entries=log),
+            Durable(hard_state=HardState(newest if term is None else term, vote), entries=log, terms=known, snapshot=start),
             config=config or GroupConfig(),
             timing=Timing(),
             random=random.Random(seed),
             liveness=self.liveness,
             now=0,
+            applied=start.index,
         )
 
     # Going on
@@ -98,6 +107,9 @@ class Replica:
             self.refused += [error for _, error in ready.refused]
             if ready.writes:
                 self.writes.append(ready)
+            self.streams += ready.send_snapshots
+            if ready.restore is not None:
+                self.raft.step(Applied(ready.restore.index), self.now)
             if ready.committed:
                 self.applied += [entry.index for entry in ready.committed]
                 self.pages.append(len(ready.committed))
@@ -189,7 +201,7 @@ class Replica:
 
     @property
     def terms(self) -> list[Term]:
-        return terms(self.raft.log)
+        return terms(self.raft.log, self.raft.log.start.index + 1)
 
     @property
     def written(self) -> list[Term]:

@@ -22,11 +22,13 @@ from trioraft.core import (
     AppendEntries,
     AppendEntriesReply,
     Campaign,
+    GroupConfig,
     Heartbeat,
     HeartbeatReply,
     Message,
     PeerDown,
     PreVoteReply,
+    SnapshotTaken,
     TimePassed,
 )
 
@@ -36,7 +38,6 @@ LEFT_OUT = {
     10: "Does not apply: PreVote is always on, and prevents just this; with it, the follower stays in its term.",
     13: "Does not apply: PreVote is always on, so there is no switch to it.",
     14: "Not built yet: membership changes of a running group.",
-    16: "Not built yet: snapshots.",
     **dict.fromkeys(range(17, 25), _NO_TRANSFER),
     25: "Does not apply: without PreVote; the lease of this script is in the next one, the answer to an old leader in `stuck candidate`.",
 }
@@ -309,6 +310,24 @@ def _(case: Case) -> None:
     assert heir.raft.status().match[1] == 0
     heir.hear(AppendEntriesReply, source=1, term=3, match=12)
     assert heir.raft.status().match[1] == 12
+
+
+@script("slow node restored by snapshot")
+def _(case: Case) -> None:
+    network = Network(config=GroupConfig(keep_entries=0))
+    network.campaign(1)
+    network.isolate(3)
+    network.propose(1, 101)
+    leader = network[1].raft
+    network[1].step(SnapshotTaken(leader.log.last))
+    assert leader.status().start == leader.log.last
+    network.heal()
+    network.advance(E)
+    network.propose(1)
+    network.propose(1)
+    network.advance(E)
+    assert network[3].raft.status().start == EntryId(1, 102)
+    assert network[3].raft.commit_index == leader.commit_index == 104
 
 
 @pytest.mark.parametrize("node_id", [1, 2, 3])

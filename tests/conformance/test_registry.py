@@ -14,7 +14,6 @@ _NO_SESSIONS = "Not built yet: client sessions."
 _NO_LEAVE_MESSAGE = (
     "Does not apply: a change is logged as the configuration that it leads to, so no empty change needs to be told from a leave."
 )
-_NO_SNAPSHOTS = "Not built yet: snapshots, and logs that are cut behind them."
 
 NOT_TAKEN: dict[tuple[str, str], str] = {
     ("quorum_sets", "end_to_end_change"): _NO_MEMBERSHIP,
@@ -33,11 +32,6 @@ NOT_TAKEN: dict[tuple[str, str], str] = {
     ("client_sessions", "cached_answer"): _NO_SESSIONS,
     ("client_sessions", "forget_answers"): _NO_SESSIONS,
     ("client_sessions", "has_responded"): _NO_SESSIONS,
-    ("storage_log", "compact"): _NO_SNAPSHOTS,
-    ("storage_log", "apply_snapshot"): _NO_SNAPSHOTS,
-    ("storage_log", "compaction_counts"): _NO_SNAPSHOTS,
-    ("storage_log", "purge_point"): _NO_SNAPSHOTS,
-    ("storage_log", "pending_part_queries"): _NO_SNAPSHOTS + " Until then the whole log is in memory, so there is no part of it to ask.",
 }
 
 

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from tests.conformance.logs import NO_SNAPSHOTS, UNBOUNDED, entries, merge, terms, uncut
+import pytest
+
+from tests.conformance.logs import UNBOUNDED, cut, entries, merge, terms
 from tests.conformance.replica import Replica
 from tests.conformance.tables import Case, table
-from trioraft._errors import BusyError
+from trioraft._errors import BusyError, InvariantError
 from trioraft._types import EntryId
-from trioraft.core import GroupConfig
+from trioraft.core import GroupConfig, InstallSnapshot, SnapshotTaken
+from trioraft.core._applying import Applying
 from trioraft.core._log import Log
 
 
-@table("storage_log", "term_lookup", leaves_out=dict.fromkeys((0, 5, 6, 7), NO_SNAPSHOTS))
+@table("storage_log", "term_lookup")
 def test_term_lookup(case: Case) -> None:
-    after = case["terms_after"] if isinstance(case["terms_after"], list) else range(1, 100)
-    log = uncut(case["compacted_at"], list(after))
-    assert log.term_at(case["index"]) == (0 if case["answer"] == "unavailable" else case["answer"])
+    if "received_snapshot_not_yet_durable_at" in case:
+        log = cut([case["durable_snapshot_at"], 1], [])
+        log.install(EntryId(1, case["received_snapshot_not_yet_durable_at"]), log.configurations.newest)
+    else:
+        after = case["terms_after"] if isinstance(case["terms_after"], list) else range(1, 100)
+        log = cut(case["compacted_at"], list(after))
+    assert log.term_at(case["index"]) == (case["answer"] if isinstance(case["answer"], int) else 0)
 
 
 @table(
     "storage_log",
     "range_read",
-    leaves_out={
-        0: NO_SNAPSHOTS,
-        1: "Does not apply: nobody reads up to an index; a read goes from an index on and is bounded in bytes.",
-    },
+    leaves_out={1: "Does not apply: nobody reads up to an index; a read goes from an index on and is bounded in bytes."},
 )
 def test_range_read(case: Case) -> None:
     size = 10
-    log = Log([*entries(1, [3, 3, 3], size), *entries(4, case["terms_after"], size)])
+    log = cut(case["compacted_at"], case["terms_after"], size)
+    if case["answer_terms"] == "compacted":
+        with pytest.raises(InvariantError):
+            log.slice(case["from"], UNBOUNDED)
+        return
     limits = {None: UNBOUNDED, "size(4)+size(5)": 2 * size, "size(4)+size(5)+size(6)-1": 3 * size - 1}
     read, total = log.slice(case["from"], limits[case["byte_limit"]])
     assert [entry.term for entry in read] == case["answer_terms"]
@@ -36,19 +44,92 @@ def test_range_read(case: Case) -> None:
     assert len(log.slice(case["from"], 0)[0]) == 1
 
 
-@table("storage_log", "append_overlap", leaves_out={0: NO_SNAPSHOTS})
+@table("storage_log", "compact")
+def test_compact(case: Case) -> None:
+    """Compacting twice changes nothing here."""
+    log = cut(case["compacted_at"], case["terms_after"])
+    log.compact(case["compact_to"])
+    index, term = case["compacted_at_after"]
+    assert log.start == EntryId(term, index)
+    assert log.last_index - log.start.index == case["entries_left"]
+
+
+@table("storage_log", "compaction_counts")
+def test_compaction_counts(case: Case) -> None:
+    log = Log(entries(1, [1] * case["last"]))
+    for index, left in zip(case["compact"], case["left"], strict=True):
+        before = log.last_index - log.start.index
+        if left == "refused: beyond last":
+            with pytest.raises(InvariantError):
+                log.compact(index)
+        else:
+            log.compact(index)
+            assert log.last_index - log.start.index == (before if left == "refused: already compacted" else left)
+
+
+@table("storage_log", "purge_point", leaves_out={0: "Does not apply: without a snapshot nothing asks for a cut."})
+def test_purge_point(case: Case) -> None:
+    """The table's log begins with an entry 0; ours behind it. To cut up to there, or up to where it was cut, is to cut nothing."""
+    log_terms = [int(pair.split(":")[1]) for pair in case["log"].split()[2:]]
+    first = case["last_purged"] or [0, 0]
+    replica = Replica(log_terms[first[1] :], start=EntryId(*first), term=5, voters=[1], config=GroupConfig(keep_entries=case["keep"]))
+    replica.become_leader()
+    replica.step(SnapshotTaken(EntryId(*case["snapshot_last"])))
+    assert replica.raft.status().start == EntryId(*(case["purge_upto"] or first))
+
+
+@table("storage_log", "apply_snapshot")
+def test_apply_snapshot(case: Case) -> None:
+    """A snapshot at 0 is none: a group's first configuration is part of its birth certificate here."""
+    replica = Replica([], term=4)
+    for term, index in case["apply"]:
+        replica.hear(InstallSnapshot, term=4, at=EntryId(term, index), configuration=replica.raft.configuration)
+    assert replica.raft.log.start == EntryId(*case["apply"][-1])
+    assert replica.raft.dropped == ({} if replica.raft.log.last_index else {"malformed": 1})
+
+
+@table("storage_log", "pending_part_queries")
+def test_pending_part_queries(case: Case) -> None:
+    """The table's "ask the durable store" stands for what the terms of the whole log know without asking; so only its answers count."""
+    log = cut([case["offset"] - 1, 1], [])
+    if case["pending_snapshot"] is not None:
+        log = Log()
+        log.install(EntryId(1, case["pending_snapshot"]), log.configurations.newest)
+    merge(log, entries(case["offset"], case["pending"]["terms"]))
+    match case["ask"].split():
+        case ["first", _]:
+            answer = log.start.index + 1
+        case ["last", _]:
+            answer = log.last_index
+        case [_, _, index]:
+            answer = log.term_at(int(index))
+    expected = {"first index": case["offset"], "term of 4": 1, "term of 6": 0, "term of 3": 0}.get(case["ask"])
+    assert answer == (expected if case["answer"] is None else case["answer"])
+
+
+@table("storage_log", "append_overlap")
 def test_append_overlap(case: Case) -> None:
-    log = uncut(case["compacted_at"], case["terms_after"])
+    log = cut(case["compacted_at"], case["terms_after"])
     merge(log, entries(case["append_from"], case["terms"]))
     assert terms(log, case["compacted_at"][0] + 1) == case["terms_after_append"]
 
 
-@table("storage_log", "durable_ack", leaves_out=dict.fromkeys((4, 5, 6), NO_SNAPSHOTS))
+@table("storage_log", "durable_ack")
 def test_durable_ack(case: Case) -> None:
-    """The table's completions name an entry; ours name a write. So: the write that carried that entry completes."""
+    """The table's completions name an entry; ours name a write. So: the write that carried that entry completes.
+
+    A received snapshot that is on its way to the disk is a write like others.
+    """
     offset, pending = case["offset"], case["pending"]["terms"]
     index, term = case["durable_ack"]
     log = Log(entries(1, [1] * (offset - 1)))
+    if case["pending_snapshot"] is not None:
+        at, of = case["pending_snapshot"]
+        log = Log()
+        log.install(EntryId(of, at), log.configurations.newest)
+        # It went to the disk before.
+        log.take_unwritten(0)
+        log.persisted(0)
     if index >= offset > 0 and pending[index - offset] != term:
         merge(log, entries(offset, [term]))
     log.take_unwritten(1)
@@ -113,11 +194,12 @@ def test_hand_to_apply(case: Case) -> None:
     log.persisted(1)
     merge(log, entries(durable_to + 1, [1] * (case["last"] - durable_to)))
     log.take_unwritten(2)
+    applying = Applying(log, 0)
     log.commit_to(case["being_applied_to"])
-    log.take_committed(UNBOUNDED)
-    log.applied(case["applied"])
+    applying.take(UNBOUNDED)
+    applying.applied(case["applied"])
     log.commit_to(case["committed"])
-    assert [entry.index for entry in log.take_committed(UNBOUNDED)] == case["hand_to_apply"]
+    assert [entry.index for entry in applying.take(UNBOUNDED)] == case["hand_to_apply"]
 
 
 @table(
@@ -129,9 +211,10 @@ def test_apply_pause(case: Case) -> None:
     """The table's pause stands for: nothing is handed out although more is there."""
     log = Log([*entries(1, [1], case["accepted_bytes"] - case["accepted_to"] + 1), *entries(2, [1] * (case["accepted_to"] + 1))])
     log.commit_to(log.last_index)
-    assert log.take_committed(case["accepted_bytes"])[-1].index == case["accepted_to"]
-    assert log.has_committed(case["limit"]) != case["paused"]
-    assert bool(log.take_committed(case["limit"])) != case["paused"]
+    applying = Applying(log, 0)
+    assert applying.take(case["accepted_bytes"])[-1].index == case["accepted_to"]
+    assert applying.has_next(case["limit"]) != case["paused"]
+    assert bool(applying.take(case["limit"])) != case["paused"]
 
 
 @table("storage_log", "apply_resume")
@@ -141,15 +224,16 @@ def test_apply_resume(case: Case) -> None:
     log = Log(
         [*entries(1, [1] * (last - 1), 0), *entries(last, [1], first), *entries(last + 1, [1], total - first), *entries(last + 2, [1])]
     )
+    applying = Applying(log, 0)
     for index in (last, last + 1, last + 2):
         log.commit_to(index)
         if index < last + 2:
-            assert log.take_committed(UNBOUNDED)[-1].index == index
-    assert not log.has_committed(case["limit"])
-    log.applied(last)
-    assert log.has_committed(case["limit"]) != case["paused"]
-    assert log.has_committed(case["outstanding_after"] + 1)
-    assert not log.has_committed(case["outstanding_after"])
+            assert applying.take(UNBOUNDED)[-1].index == index
+    assert not applying.has_next(case["limit"])
+    applying.applied(last)
+    assert applying.has_next(case["limit"]) != case["paused"]
+    assert applying.has_next(case["outstanding_after"] + 1)
+    assert not applying.has_next(case["outstanding_after"])
 
 
 @table("storage_log", "uncommitted_limit")

@@ -1,9 +1,10 @@
 """A small deterministic network of cores in memory, for tests that tell a story.
 
-Messages arrive at once and in order, unless a link is cut; disks are durable at once, unless stalled. Time stands still until
-`wait` is called. Pulses are not simulated message by message: two nodes that reach each other are live to each other, and stop
-being so one election timeout after they do not. Attach and detach lines are repeated as a pulse would do it: what was lost is
-delivered when the link is back, and a node that restarts is told everything anew.
+Messages arrive at once and in order, unless a link is cut; disks are durable at once, unless stalled, and are read at once; snapshots
+arrive in one piece. Reads and snapshots can be held back. Time stands still until `wait` is called. Pulses are not simulated message
+by message: two nodes that reach each other are live to each other, and stop being so one election timeout after they do not. Attach
+and detach lines are repeated as a pulse would do it: what was lost is delivered when the link is back, and a node that restarts is
+told everything anew.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from trioraft._types import NEVER, Member, NodeId
+from trioraft._types import NEVER, NOTHING, EntryId, Index, Member, NodeId
 from trioraft.core import (
     AppendEntries,
     AppendEntriesReply,
@@ -22,10 +23,13 @@ from trioraft.core import (
     Attach,
     AttachRefused,
     Campaign,
+    ChangeMembers,
+    Compaction,
     Configuration,
     Detach,
     DiskSpace,
     Durable,
+    EntriesLoaded,
     Entry,
     EntryKind,
     Event,
@@ -33,6 +37,8 @@ from trioraft.core import (
     HardState,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
+    LoadEntries,
     Message,
     PeerDown,
     PeerUp,
@@ -45,8 +51,14 @@ from trioraft.core import (
     RequestVote,
     RequestVoteReply,
     Role,
+    SendSnapshot,
+    SnapshotSent,
+    SnapshotTaken,
+    Target,
+    Terms,
     TimePassed,
     Timing,
+    decode_configuration,
 )
 
 TIMING = Timing()
@@ -153,15 +165,83 @@ def make_leader(
     return raft, turns
 
 
+def cut(entries: Sequence[Entry], load: LoadEntries) -> tuple[Entry, ...]:
+    """What a disk with these entries answers to a load."""
+    if not entries or not entries[0].index <= load.first <= entries[-1].index:
+        return ()
+    taken: list[Entry] = []
+    size = 0
+    for entry in entries[load.first - entries[0].index : load.last - entries[0].index + 1]:
+        size += len(entry.payload)
+        if taken and size > load.bytes_max:
+            break
+        taken.append(entry)
+    return tuple(taken)
+
+
 @attrs.define
 class Disk:
     """What one node has written; a crash keeps the durable part."""
 
+    configuration: Configuration
+    """The one where the log begins."""
     hard_state: HardState = HardState()
+    start: EntryId = NOTHING
     entries: list[Entry] = attrs.Factory(list)
-    pending: deque[tuple[Ready, tuple[Message, ...]]] = attrs.Factory(deque)
-    """Writes on their way, each with the messages that wait for it."""
+    commit: Index = 0
+    snapshot: EntryId = NOTHING
+    snapshots: dict[EntryId, Configuration] = attrs.Factory(dict)
+    """Whole snapshots, each with the configuration at its index."""
+    pending: deque[tuple[Ready, tuple[Message, ...]] | Compaction] = attrs.Factory(deque)
+    """Writes on their way, each with the messages that wait for it; and cuts."""
     is_stalled: bool = False
+
+    @property
+    def terms(self) -> Terms:
+        terms = Terms(self.start)
+        for entry in self.entries:
+            terms.extend(entry.index, entry.term)
+        return terms
+
+    @property
+    def durable(self) -> Durable:
+        """What a start finds; its entries are to be read when they are needed."""
+        configurations = [(self.start.index, self.configuration)]
+        configurations += [(e.index, decode_configuration(e.payload)) for e in self.entries if e.kind is EntryKind.CONFIGURATION]
+        return Durable(
+            hard_state=self.hard_state, terms=self.terms, snapshot=self.snapshot, commit=self.commit, configurations=configurations
+        )
+
+    def write(self, ready: Ready) -> None:
+        if ready.hard_state is not None:
+            self.hard_state = ready.hard_state
+        if ready.install is not None:
+            at = ready.install.at
+            if at not in self.snapshots:
+                raise AssertionError(f"an install of {at}, which is not on the disk")
+            self._cut(at, ready.install.configuration, keeps_tail=self.terms.at(at.index) == at.term)
+            self.snapshot, self.commit = at, max(self.commit, at.index)
+        if ready.entries:
+            if not self.start.index < ready.entries[0].index <= self.start.index + len(self.entries) + 1:
+                raise AssertionError(f"a hole: {ready.entries[0]} behind {self.entries[-1:] or self.start}")
+            del self.entries[ready.entries[0].index - self.start.index - 1 :]
+            self.entries += ready.entries
+
+    def compact(self, compaction: Compaction) -> None:
+        start, snapshot = compaction.start, compaction.snapshot
+        if snapshot not in self.snapshots or start.index > snapshot.index or self.terms.at(start.index) != start.term:
+            raise AssertionError(f"{compaction} of a log from {self.start} with {list(self.snapshots)}")
+        terms = dict(self.durable.configurations)
+        configuration = terms[max(index for index in terms if index <= start.index or index == self.start.index)]
+        self._cut(start, configuration, keeps_tail=True)
+        self.snapshot, self.commit = snapshot, max(self.commit, compaction.commit)
+        self.snapshots = {at: kept for at, kept in self.snapshots.items() if at.index >= snapshot.index}
+
+    def _cut(self, start: EntryId, configuration: Configuration, *, keeps_tail: bool) -> None:
+        if start.index < self.start.index:
+            raise AssertionError(f"a log that begins behind {self.start} is cut back to {start}")
+        del self.entries[: start.index - self.start.index if keeps_tail else None]
+        self.start, self.configuration = start, configuration
 
 
 class Network:
@@ -191,8 +271,18 @@ class Network:
         self.random = random.Random(seed)
         self.nodes: dict[NodeId, Raft] = {}
         self.disks: dict[NodeId, Disk] = {}
+        self.members: dict[NodeId, Member] = {}
+        """The present life of each node in the group."""
         self.applied: dict[NodeId, list[Entry]] = {}
-        """What each node's state machine has been given since its last start."""
+        """What each node's state machine has been given since its last start or restore."""
+        self.restored: dict[NodeId, EntryId] = {}
+        """The snapshot that each state machine has been restored from."""
+        self.holds_loads = False
+        """What is to be read waits in `loads`, until `read`."""
+        self.loads: deque[tuple[NodeId, LoadEntries]] = deque()
+        self.holds_streams = False
+        """Snapshots on their way wait in `streams`, until `end_stream`."""
+        self.streams: deque[tuple[NodeId, SendSnapshot]] = deque()
         self.accepted: list[object] = []
         self.refused: list[tuple[object, Exception]] = []
         self.trace: list[str] = []
@@ -208,10 +298,18 @@ class Network:
         for node_id in self.configuration.members():
             entries = list(entries_of((logs or {}).get(node_id, ())))
             term = (terms or {}).get(node_id, entries[-1].term if entries else 0)
-            self.disks[node_id] = Disk(HardState(term), entries)
+            self.disks[node_id] = Disk(self.configuration, HardState(term), entries=entries)
+            self.members[node_id] = self.configuration.member(node_id)
         for node_id in self.configuration.members():
             self._start(node_id)
         self._refresh_liveness()
+
+    def add_node(self, node_id: NodeId) -> None:
+        """Let there be another node. It has no replica of the group before it is a member."""
+        for view in self._liveness.values():
+            view[node_id] = 0
+        self._liveness[node_id] = dict.fromkeys(self._liveness, 0)
+        self._begin_life(Member(node_id))
 
     # Faults
 
@@ -240,6 +338,8 @@ class Network:
         del self.nodes[node_id]
         self.disks[node_id].pending.clear()
         self.disks[node_id].is_stalled = False
+        self.loads = deque(waiting for waiting in self.loads if waiting[0] != node_id)
+        self.streams = deque(waiting for waiting in self.streams if waiting[0] != node_id)
         self._refresh_liveness()
 
     def restart(self, node_id: NodeId) -> None:
@@ -302,6 +402,44 @@ class Network:
         for payload in payloads:
             self.step(node_id, Propose(payload, payload))
 
+    def change(self, node_id: NodeId, *voters: NodeId, learners: Iterable[NodeId] = ()) -> None:
+        target = Target(frozenset(voters), frozenset(learners))
+        self.step(node_id, ChangeMembers(target, target))
+
+    def snapshot(self, node_id: NodeId) -> EntryId:
+        """Take a snapshot of what one node's machine has applied, unless it waits to be restored itself."""
+        raft = self.nodes[node_id]
+        index = raft.applied_index
+        if raft.applying.is_restoring:
+            return NOTHING
+        at = EntryId(raft.term_at(index), index)
+        self.disks[node_id].snapshots[at] = raft.configuration_at(index)
+        self.trace.append(f"n{node_id} takes a snapshot at {at}")
+        self.step(node_id, SnapshotTaken(at))
+        return at
+
+    def read(self) -> None:
+        """Answer everything that is to be read, from what is durable."""
+        while self.loads:
+            node_id, load = self.loads.popleft()
+            self.step(node_id, EntriesLoaded(load, cut(self.disks[node_id].entries, load)))
+
+    def end_stream(self, *, arrives: bool = True) -> None:
+        """Let the oldest snapshot on its way arrive, or be lost."""
+        source, send = self.streams.popleft()
+        target = send.target.node_id
+        at = self.disks[source].snapshot
+        arrives = arrives and self._reaches(source, target) and self._reaches(target, source) and self.members[target] == send.target
+        if arrives:
+            configuration = self.disks[source].snapshots[at]
+            self.disks[target].snapshots[at] = configuration
+            message = InstallSnapshot(self.nodes[source].me, send.target, send.term, at, configuration)
+            self.trace.append(render(message))
+            self.step(target, message)
+        else:
+            self.trace.append(f"n{source} -> n{target} snapshot {at} does not arrive")
+        self.step(source, SnapshotSent(send.target, at, arrives))
+
     def space(self, node_id: NodeId, available: bool) -> None:
         self.step(node_id, DiskSpace(available))
 
@@ -321,11 +459,24 @@ class Network:
         self._sequence += 1
         ready = raft.take_ready(self._sequence)
         self._post(ready.messages)
+        disk = self.disks[node_id]
         if ready.writes or ready.after_write:
-            self.disks[node_id].pending.append((ready, ready.after_write))
-            if not self.disks[node_id].is_stalled:
-                self._finish_write(node_id)
+            disk.pending.append((ready, ready.after_write))
+        if ready.compaction is not None:
+            disk.pending.append(ready.compaction)
+        self.loads += [(node_id, load) for load in ready.loads]
+        self.streams += [(node_id, send) for send in ready.send_snapshots]
+        self.trace += [f"n{node_id} sends snapshot {send.at} to {send.target}" for send in ready.send_snapshots]
+        while disk.pending and not disk.is_stalled:
+            self._finish_write(node_id)
+        if ready.restore is not None:
+            if ready.restore not in disk.snapshots:
+                raise AssertionError(f"node {node_id} is to restore {ready.restore}, which is gone")
+            self.trace.append(f"n{node_id} restores {ready.restore}")
+            self.applied[node_id], self.restored[node_id] = [], ready.restore
+            self.step(node_id, Applied(ready.restore.index))
         if ready.committed:
+            self._check_order(node_id, ready.committed)
             self.trace.append(f"n{node_id} applies {' '.join(map(str, ready.committed))}")
             self.applied[node_id] += ready.committed
             self.step(node_id, Applied(ready.committed[-1].index))
@@ -340,7 +491,7 @@ class Network:
     def deliver(self, steps_max: int = 100_000) -> None:
         """Run until nobody has anything to say at this moment."""
         for _ in range(steps_max):
-            if not self._run_ready() and not self._deliver_one():
+            if not self._run_ready() and not self._deliver_one() and not self._serve_disks_and_streams():
                 return
         raise AssertionError("the network does not come to rest:\n" + "\n".join(self.trace[-40:]))
 
@@ -385,7 +536,7 @@ class Network:
 
     def log_terms(self, node_id: NodeId) -> list[int]:
         raft = self.nodes[node_id]
-        return [raft.term_at(index) for index in range(1, raft.log.last_index + 1)]
+        return [raft.term_at(index) for index in range(raft.log.start.index + 1, raft.log.last_index + 1)]
 
     def status_line(self, node_id: NodeId) -> str:
         if node_id not in self.nodes:
@@ -402,17 +553,41 @@ class Network:
 
     def _start(self, node_id: NodeId) -> None:
         disk = self.disks[node_id]
-        self.applied[node_id] = []
+        self.applied[node_id], self.restored[node_id] = [], disk.snapshot
         self.nodes[node_id] = Raft(
-            self.configuration.member(node_id),
+            self.members[node_id],
             self.configuration,
-            Durable(hard_state=disk.hard_state, entries=tuple(disk.entries)),
+            disk.durable,
             config=self.config,
             timing=self.timing,
             random=self.random,
             liveness=self._liveness[node_id],
             now=self.now,
+            applied=disk.snapshot.index,
         )
+
+    def _begin_life(self, member: Member) -> None:
+        """Begin anew with an empty disk: the former life of the node, if it had one, counts for nothing any more."""
+        node_id = member.node_id
+        if node_id in self.nodes:
+            self.crash(node_id)
+        self.members[node_id], self.disks[node_id] = member, Disk(self.configuration)
+        self._start(node_id)
+        self._refresh_liveness()
+
+    def _check_order(self, node_id: NodeId, committed: Sequence[Entry]) -> None:
+        before = self.applied[node_id][-1].index if self.applied[node_id] else self.restored[node_id].index
+        if [entry.index for entry in committed] != list(range(before + 1, before + 1 + len(committed))):
+            raise AssertionError(f"node {node_id} is at {before}, and is given {', '.join(map(str, committed))}")
+
+    def _serve_disks_and_streams(self) -> bool:
+        if self.loads and not self.holds_loads:
+            self.read()
+            return True
+        if self.streams and not self.holds_streams:
+            self.end_stream()
+            return True
+        return False
 
     def _reaches(self, source: NodeId, target: NodeId) -> bool:
         return (source, target) not in self._cuts and target in self.nodes
@@ -434,12 +609,12 @@ class Network:
 
     def _finish_write(self, node_id: NodeId) -> None:
         disk = self.disks[node_id]
-        ready, waiting = disk.pending.popleft()
-        if ready.hard_state is not None:
-            disk.hard_state = ready.hard_state
-        if ready.entries:
-            del disk.entries[ready.entries[0].index - 1 :]
-            disk.entries += ready.entries
+        done = disk.pending.popleft()
+        if isinstance(done, Compaction):
+            disk.compact(done)
+            return
+        ready, waiting = done
+        disk.write(ready)
         if ready.writes:
             self.step(node_id, Persisted(ready.sequence))
         self._post(waiting)
@@ -463,6 +638,9 @@ class Network:
             message = self._in_flight.popleft()
             pair = message.source.node_id, message.target.node_id
             if self._reaches(*pair):
+                if message.target.replica > self.members[pair[1]].replica:
+                    # In a cluster somebody adds the group at the new member.
+                    self._begin_life(message.target)
                 self.step(message.target.node_id, message)
                 return message
             if isinstance(message, Attach | Detach) and self._lines.get(pair) is message:
@@ -495,5 +673,7 @@ def _details(message: Message) -> str:
             return f" match {message.match}"
         case Heartbeat() | HeartbeatReply():
             return f" commit {message.commit}" + (f" round {message.round}" if message.round else "")
+        case InstallSnapshot():
+            return f" {message.at} {message.configuration}"
         case Attach() | Detach() | AttachRefused():
             return ""

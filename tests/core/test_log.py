@@ -9,6 +9,7 @@ from tests.core.harness import entries_of
 from trioraft._errors import InvariantError
 from trioraft._types import NOTHING, EntryId
 from trioraft.core import Entry, EntryKind
+from trioraft.core._applying import Applying
 from trioraft.core._log import Log, is_well_formed
 
 MIB = 1 << 20
@@ -28,13 +29,14 @@ def sized(index: int, size: int, term: int = 1) -> Entry:
 
 def test_an_empty_log() -> None:
     log = Log()
+    applying = Applying(log, 0)
     assert (log.last, log.last_index, log.persisted_index) == (NOTHING, 0, 0)
     assert log.holds(NOTHING)
     assert not log.holds(EntryId(1, 1))
     assert log.term_at(0) == log.term_at(1) == 0
     assert not log.has_unwritten
     assert log.take_unwritten(1) == ()
-    assert log.take_committed(MIB) == ()
+    assert applying.take(MIB) == ()
 
 
 def test_what_the_disk_held_is_persisted_and_not_committed() -> None:
@@ -159,35 +161,37 @@ def test_a_truncation_takes_back_what_was_persisted() -> None:
 
 def test_only_what_is_committed_and_persisted_is_handed_out() -> None:
     log = Log()
+    applying = Applying(log, 0)
     for index in (1, 2, 3):
         log.append(sized(index, 1))
     log.take_unwritten(1)
     log.commit_to(2)
-    assert log.take_committed(MIB) == ()
+    assert applying.take(MIB) == ()
     log.persisted(1)
-    assert log.has_committed(MIB)
-    assert [entry.index for entry in log.take_committed(MIB)] == [1, 2]
-    assert not log.has_committed(MIB)
+    assert applying.has_next(MIB)
+    assert [entry.index for entry in applying.take(MIB)] == [1, 2]
+    assert not applying.has_next(MIB)
     with pytest.raises(InvariantError, match="applied 3, but only 2"):
-        log.applied(3)
-    log.applied(2)
-    log.applied(1)
-    assert log.applied_index == 2
+        applying.applied(3)
+    applying.applied(2)
+    applying.applied(1)
+    assert applying.applied_index == 2
 
 
 def test_portions_to_apply_are_bounded() -> None:
     log = Log([sized(index, 10) for index in range(1, 8)])
+    applying = Applying(log, 0)
     log.commit_to(7)
-    assert [entry.index for entry in log.take_committed(25)] == [1, 2]
+    assert [entry.index for entry in applying.take(25)] == [1, 2]
     # 20 of 25 bytes are on their way: one more entry always fits, and then nothing until some are applied.
-    assert [entry.index for entry in log.take_committed(25)] == [3]
-    assert log.take_committed(25) == ()
-    log.applied(1)
-    assert log.take_committed(25) == ()
-    log.applied(2)
-    assert [entry.index for entry in log.take_committed(25)] == [4]
-    log.applied(4)
-    assert [entry.index for entry in log.take_committed(5)] == [5]
+    assert [entry.index for entry in applying.take(25)] == [3]
+    assert applying.take(25) == ()
+    applying.applied(1)
+    assert applying.take(25) == ()
+    applying.applied(2)
+    assert [entry.index for entry in applying.take(25)] == [4]
+    applying.applied(4)
+    assert [entry.index for entry in applying.take(5)] == [5]
 
 
 def test_a_slice_is_cut_by_size_but_never_empty() -> None:
@@ -205,14 +209,15 @@ def test_a_slice_is_cut_by_number_too() -> None:
 
 def test_portions_to_apply_are_bounded_in_number_too() -> None:
     log = Log([sized(index, 0) for index in range(1, 8)])
+    applying = Applying(log, 0)
     log.commit_to(7)
-    assert [entry.index for entry in log.take_committed(MIB, 3)] == [1, 2, 3]
-    assert not log.has_committed(MIB, 3)
-    assert log.take_committed(MIB, 3) == ()
-    log.applied(1)
-    assert [entry.index for entry in log.take_committed(MIB, 3)] == [4]
-    log.applied(4)
-    assert [entry.index for entry in log.take_committed(MIB, 3)] == [5, 6, 7]
+    assert [entry.index for entry in applying.take(MIB, 3)] == [1, 2, 3]
+    assert not applying.has_next(MIB, 3)
+    assert applying.take(MIB, 3) == ()
+    applying.applied(1)
+    assert [entry.index for entry in applying.take(MIB, 3)] == [4]
+    applying.applied(4)
+    assert [entry.index for entry in applying.take(MIB, 3)] == [5, 6, 7]
 
 
 def test_uncommitted_bytes() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.harness import Network
+from trioraft.core import GroupConfig
 
 FOLDER = Path(__file__).parent / "scripts"
 SCRIPTS = sorted(FOLDER.glob("*.txt"))
@@ -33,8 +34,8 @@ class Script:
         return self.network.trace[seen:]
 
     def do_nodes(self, *words: str) -> None:
-        """``nodes 1 2 3 learners 4 logs 1=1,1,2 2=1``."""
-        parts: dict[str, list[str]] = {"voters": [], "learners": [], "logs": []}
+        """``nodes 1 2 3 learners 4 logs 1=1,1,2 2=1 keep 5``: voters, learners, logs by their terms, entries kept before a snapshot."""
+        parts: dict[str, list[str]] = {"voters": [], "learners": [], "logs": [], "keep": []}
         part = "voters"
         for word in words:
             if word in parts:
@@ -42,7 +43,8 @@ class Script:
             else:
                 parts[part].append(word)
         logs = {int(log.split("=")[0]): [int(term) for term in log.split("=")[1].split(",")] for log in parts["logs"]}
-        self.network = Network(map(int, parts["voters"]), learners=map(int, parts["learners"]), logs=logs)
+        config = GroupConfig(keep_entries=int(parts["keep"][0])) if parts["keep"] else None
+        self.network = Network(map(int, parts["voters"]), learners=map(int, parts["learners"]), logs=logs, config=config)
 
     def do_campaign(self, node: str) -> None:
         self.network.campaign(int(node))
@@ -82,6 +84,14 @@ class Script:
 
     def do_full(self, node: str) -> None:
         self.network.space(int(node), False)
+        self.network.deliver()
+
+    def do_snapshot(self, node: str) -> None:
+        self.network.snapshot(int(node))
+        self.network.deliver()
+
+    def do_change(self, node: str, *voters: str) -> None:
+        self.network.change(int(node), *map(int, voters))
         self.network.deliver()
 
     def do_status(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The small parts of a group: inbox, gate, proposals, applier."""
+"""The small parts of a group: inbox, gate, proposals, waiter."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import trio
 import trio.testing
 
 import trioraft
-from trioraft import ApplyContext, StateMachine, StateMachineError
 from trioraft._types import EntryId, Member
 from trioraft.core import (
     DiskSpace,
-    Entry,
-    EntryKind,
     Heartbeat,
     PeerDown,
     PeerUp,
@@ -23,13 +20,10 @@ from trioraft.core import (
     TimePassed,
     Unreachable,
 )
-from trioraft.group._applier import SLICE, Applier, ApplyThreads
-from trioraft.group._codec import ValueCodec
 from trioraft.group._gate import WriteGate
 from trioraft.group._inbox import Inbox
 from trioraft.group._proposals import Proposals
 from trioraft.group._waiter import Waiter
-from trioraft.wire import encode_value
 
 HEARTBEAT = Heartbeat(Member(1), Member(2), 1, 0)
 
@@ -142,6 +136,19 @@ class TestProposals:
         assert old.result == "done"
         assert isinstance(new.error, trioraft.ProposalDroppedError)
 
+    def test_callers_whose_entries_are_in_a_snapshot_learn_that_the_outcome_is_unknown(self) -> None:
+        proposals, old, other, late = Proposals(), Caller(), Caller(), Caller()
+        proposals.add(EntryId(2, 5), old)
+        proposals.add(EntryId(3, 5), other)
+        proposals.add(EntryId(3, 6), late)
+        proposals.abandon_to(5, "a snapshot")
+        assert isinstance(old.error, trioraft.OutcomeUnknownError)
+        assert isinstance(other.error, trioraft.OutcomeUnknownError)
+        assert (old.error.term, other.error.term) == (2, 3)
+        assert late.error is None
+        proposals.answer(6, 3, "done")
+        assert late.result == "done"
+
     def test_abandoned_callers_learn_index_and_term(self) -> None:
         proposals, caller = Proposals(), Caller()
         proposals.add(EntryId(2, 5), caller)
@@ -149,126 +156,6 @@ class TestProposals:
         assert isinstance(caller.error, trioraft.OutcomeUnknownError)
         assert (caller.error.index, caller.error.term) == (5, 2)
         assert len(proposals) == 0
-
-
-class Recorder(StateMachine):
-    declared_errors = (ValueError,)
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, Any]] = []
-
-    def apply(self, command: Any, context: ApplyContext) -> Any:
-        self.seen.append((context.index, command))
-        if command == "declared":
-            raise ValueError("no")
-        if command == "bug":
-            raise RuntimeError("oops")
-        return command
-
-
-class BlockingRecorder(Recorder):
-    blocking = True
-
-
-def entry(index: int, command: Any = "x", kind: EntryKind = EntryKind.COMMAND) -> Entry:
-    return Entry(index, 1, kind, encode_value(command))
-
-
-class TestApplier:
-    def make(self, machine: Recorder) -> tuple[Applier, Proposals, list[int]]:
-        proposals, woken = Proposals(), list[int]()
-        return (
-            Applier(
-                7, 1, machine, ValueCodec(), proposals, wake=lambda: woken.append(1), threads=ApplyThreads(trio.CapacityLimiter(2), 1.0)
-            ),
-            proposals,
-            woken,
-        )
-
-    async def test_results_and_declared_errors_reach_their_callers(self) -> None:
-        machine = Recorder()
-        applier, proposals, _ = self.make(machine)
-        good, bad = Caller(), Caller()
-        proposals.add(EntryId(1, 1), good)
-        proposals.add(EntryId(1, 2), bad)
-        applier.add([entry(1), entry(2, "declared"), entry(3, kind=EntryKind.NOOP)])
-        async with trio.open_nursery() as nursery:
-            applier.work(nursery)
-        assert good.result == "x"
-        assert isinstance(bad.error, ValueError)
-        assert applier.applied_index == 3
-        assert machine.seen == [(1, "x"), (2, "declared")], "a no-op is not the machine's business"
-
-    async def test_a_long_replay_is_done_in_slices(self) -> None:
-        applier, _, woken = self.make(Recorder())
-        applier.add([entry(i) for i in range(1, 2 * SLICE + 2)])
-        async with trio.open_nursery() as nursery:
-            for done in (SLICE, 2 * SLICE, 2 * SLICE + 1):
-                applier.work(nursery)
-                assert applier.applied_index == done
-        assert len(woken) == 2, "woken for the rest, and not after it"
-
-    async def test_an_undeclared_exception_names_its_index(self) -> None:
-        applier, _, _ = self.make(Recorder())
-        applier.add([entry(1), entry(2, "bug"), entry(3)])
-        async with trio.open_nursery() as nursery:
-            with pytest.raises(StateMachineError) as caught:
-                applier.work(nursery)
-        assert caught.value.index == 2
-        assert isinstance(caught.value.__cause__, RuntimeError)
-        assert applier.applied_index == 1
-
-    async def test_a_command_that_cannot_be_decoded_stops_like_a_failing_machine(self) -> None:
-        applier, _, _ = self.make(Recorder())
-        applier.add([Entry(1, 1, EntryKind.COMMAND, b"\xff")])
-        async with trio.open_nursery() as nursery:
-            with pytest.raises(StateMachineError):
-                applier.work(nursery)
-
-    async def test_a_blocking_machine_runs_in_a_thread_one_batch_at_a_time(self) -> None:
-        machine = BlockingRecorder()
-        applier, proposals, woken = self.make(machine)
-        caller = Caller()
-        proposals.add(EntryId(1, 2), caller)
-        with trio.fail_after(5):
-            async with trio.open_nursery() as nursery:
-                applier.add([entry(1), entry(2)])
-                applier.work(nursery)
-                assert applier.applied_index == 0
-                applier.add([entry(3)])
-                applier.work(nursery)  # the first batch still runs
-            assert applier.applied_index == 2
-            assert caller.result == "x"
-            assert woken
-            async with trio.open_nursery() as nursery:
-                applier.work(nursery)
-        assert applier.applied_index == 3
-
-    async def test_a_blocking_machine_that_fails_keeps_what_it_did_before(self) -> None:
-        applier, _, _ = self.make(BlockingRecorder())
-        with trio.fail_after(5):
-            async with trio.open_nursery() as nursery:
-                applier.add([entry(1), entry(2, "bug"), entry(3)])
-                applier.work(nursery)
-            async with trio.open_nursery() as nursery:
-                with pytest.raises(StateMachineError):
-                    applier.work(nursery)
-        assert applier.applied_index == 1
-
-    async def test_those_who_wait_for_an_index_are_told(self) -> None:
-        applier, _, _ = self.make(Recorder())
-        first, second, late = Caller(), Caller(), Caller()
-        applier.notify(2, second)
-        applier.notify(1, first)
-        applier.notify(9, late)
-        first.result = second.result = "waiting"
-        applier.add([entry(1), entry(2)])
-        async with trio.open_nursery() as nursery:
-            applier.work(nursery)
-        assert first.result is None
-        assert second.result is None
-        applier.close(trioraft.GroupStoppedError(7))
-        assert isinstance(late.error, trioraft.GroupStoppedError)
 
 
 class TestWaiter:

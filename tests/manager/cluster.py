@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,6 +47,13 @@ class Journal(StateMachine):
         self.commands.append(command)
         self.indexes.append(context.index)
         return len(self.commands)
+
+    def snapshot(self) -> Iterable[Any]:
+        return list(zip(self.indexes, self.commands, strict=True))
+
+    def restore(self, records: Iterator[Any]) -> None:
+        pairs = list(records)
+        self.indexes, self.commands = [index for index, _ in pairs], [command for _, command in pairs]
 
 
 class Events(Instrument):
@@ -96,7 +103,14 @@ class Cluster:
         group_config: GroupConfig | None = None,
         machine: Callable[[], Journal] = Journal,
         sync_seconds: float = 0.001,
+        lazy: bool = False,
+        **storage: Any,
     ) -> None:
+        """
+        Args:
+            lazy: groups that are on a disk wait there until somebody needs them.
+            storage: fields of `StorageConfig`.
+        """
         self.rng = random.Random(seed)
         self.network = MemoryNetwork(random.Random(seed + 1))
         self.network.set_delay(0.001, 0.002)
@@ -105,6 +119,8 @@ class Cluster:
         self.config = config or MultiRaftConfig()
         self.group_config = group_config or GroupConfig()
         self.machine = machine
+        self.lazy = lazy
+        self.storage = StorageConfig(base_dir=BASE, **storage)
         self.nodes = {i: SimNode(i, SimulatedDisk(random.Random(seed * 100 + i), sync_seconds=sync_seconds)) for i in self.node_ids}
         self._nursery = nursery
 
@@ -115,22 +131,29 @@ class Cluster:
     async def _serve(self, node: SimNode, *, task_status: trio.TaskStatus[None]) -> None:
         node.scope, node.quit, node.done = trio.CancelScope(), trio.Event(), trio.Event()
         node.machines, node.events = {}, Events()
+
+        def make_machine(group_id: int) -> StateMachine:
+            machine = node.machines[group_id] = self.machine()
+            return machine
+
         try:
             with node.scope:
                 async with open_manager(
                     node_id=node.node_id,
                     cluster_id="sim",
-                    storage=WalStorage(StorageConfig(base_dir=BASE), disk=node.disk.mount()),
+                    storage=WalStorage(self.storage, disk=node.disk.mount()),
                     transport=MemoryTransport(self.network),
                     addresses={i: f"127.0.0.1:{5000 + i}" for i in self.node_ids},
                     config=self.config,
+                    machine_factory=make_machine,
+                    group_config=self.group_config,
                     instruments=[node.events],
                     generator=random.Random(self.rng.random()),
                 ) as manager:
                     node.manager = manager
-                    for group_id in self.group_ids:
-                        machine = node.machines[group_id] = self.machine()
-                        await manager.add_group(group_id, machine, members=self.node_ids, config=self.group_config)
+                    if not (self.lazy and manager.group_ids):
+                        for group_id in self.group_ids:
+                            await manager.add_group(group_id, members=self.node_ids)
                     task_status.started()
                     await node.quit.wait()
         finally:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import AbstractAsyncContextManager
+
 import pytest
 import trio
 import trio.testing
 
 import trioraft
 from trioraft import DiskSpaceChanged, GroupFailed
-from trioraft.storage import DiskCall
+from trioraft.storage import DiskCall, SimulatedDisk
 
-from .cluster import SimNode, eventually, propose_until_done, running_cluster
+from .cluster import Journal, SimNode, eventually, propose_until_done, running_cluster
 
 
 def fill(node: SimNode) -> None:
@@ -150,3 +153,59 @@ async def test_MG_12_a_slow_machine_in_a_thread_does_not_delay_other_groups(auto
                     gate.set()
         finally:
             gate.set()
+
+
+async def test_removing_a_group_of_which_damage_hides_who_it_was(autojump_clock: trio.testing.MockClock) -> None:
+    """Its incarnation must be named: a guess would let the same replica come again, without its vote."""
+    disk = SimulatedDisk(random.Random(1))
+
+    def node() -> AbstractAsyncContextManager[trioraft.RaftManager]:
+        storage = trioraft.WalStorage(trioraft.StorageConfig(base_dir="/data"), disk=disk.mount())
+        transport = trioraft.MemoryTransport(trioraft.MemoryNetwork())
+        return trioraft.open_manager(node_id=1, cluster_id="c", storage=storage, transport=transport)
+
+    with trio.fail_after(60):
+        async with node() as manager:
+            await manager.add_group(7, Journal(), members={1}, incarnation=3)
+            await manager.add_group(8, Journal(), members={1}, incarnation=3)
+        path = "/data/wal/00000001.wal"
+        data = bytearray(disk.contents(path))
+        data[512 + 100] ^= 1
+        disk.overwrite(path, bytes(data))
+        async with node() as manager:
+            with pytest.raises(trioraft.CorruptLogError):
+                await manager.add_group(7, Journal(), members={1}, incarnation=3)
+            with pytest.raises(trioraft.ConfigError, match="incarnation"):
+                await manager.remove_group(7, force=True)
+            for wrong in (0, 1 << 32, True):
+                with pytest.raises(trioraft.ConfigError, match="whole number"):
+                    await manager.remove_group(7, force=True, incarnation=wrong)
+            await manager.remove_group(7, force=True, incarnation=4)
+            with pytest.raises(trioraft.GroupExistsError, match="incarnation=5"):
+                await manager.add_group(7, Journal(), members={1}, incarnation=3)
+            await manager.add_group(7, Journal(), members={1}, incarnation=5)
+            group = await manager.add_group(8, Journal(), members={1}, incarnation=3)
+            with pytest.raises(trioraft.GroupNotFoundError, match="incarnation 3"):
+                await manager.remove_group(8, force=True, incarnation=4)
+            assert group.failure is None
+            await group.wait_leader()
+            await manager.remove_group(8, force=True, incarnation=3)
+
+
+async def test_a_removal_that_was_given_up_is_taken_up_again(autojump_clock: trio.testing.MockClock) -> None:
+    disk = SimulatedDisk(random.Random(1))
+    storage = trioraft.WalStorage(trioraft.StorageConfig(base_dir="/data"), disk=disk.mount())
+    transport = trioraft.MemoryTransport(trioraft.MemoryNetwork())
+    with trio.fail_after(60):
+        async with trioraft.open_manager(node_id=1, cluster_id="c", storage=storage, transport=transport) as manager:
+            await (await manager.add_group(7, Journal(), members={1})).wait_leader()
+            disk.capacity = 0
+            for _ in range(2):
+                with trio.move_on_after(1) as scope:
+                    await manager.remove_group(7, force=True)
+                assert scope.cancelled_caught, "not durable yet"
+            disk.capacity = None
+            await manager.remove_group(7)
+            with pytest.raises(trioraft.GroupNotFoundError):
+                await manager.remove_group(7, force=True)
+            await (await manager.add_group(7, Journal(), members={1}, incarnation=2)).wait_leader()

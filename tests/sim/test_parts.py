@@ -13,19 +13,26 @@ from trioraft.core import (
     AppendEntries,
     AppendEntriesReply,
     Attach,
+    Compaction,
+    Configuration,
     Entry,
     EntryKind,
     HardState,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
+    LoadEntries,
     Message,
     PreVote,
     PreVoteReply,
     RequestVote,
     RequestVoteReply,
+    Terms,
+    encode_configuration,
 )
 from trioraft.testing import PropertyViolation, Schedule, Simulator, Trace, Weather
-from trioraft.testing._disk import GroupDisk, SimulatedDisk, Write
+from trioraft.testing._disk import GroupDisk, SimulatedDisk, Snapshot, Write
+from trioraft.testing._log_window import LogWindow
 from trioraft.testing._network import SimulatedNetwork
 from trioraft.testing._trace import render_message
 
@@ -76,20 +83,20 @@ def test_writes_that_queue_up_become_one_batch_and_complete_in_order() -> None:
     held.scheduler.run()
     assert held.told == [{1: 1}, {1: 4, 2: 3}]
     assert held.synced == [1, 2, 3, 4]
-    assert [e.index for e in held.disk.group(1).entries] == [1, 2, 3]
+    assert [e.index for e in held.disk.group(1).log.entries] == [1, 2, 3]
     assert held.scheduler.now == 20
 
 
 def test_the_first_entry_of_a_write_replaces_the_tail() -> None:
     disk = GroupDisk()
-    disk.write(HardState(1, 1), [entry(1, 1), entry(2, 1), entry(3, 1)])
-    disk.write(None, [entry(2, 2)])
-    assert [(e.index, e.term) for e in disk.entries] == [(1, 1), (2, 2)]
+    disk.write(Write(1, 1, HardState(1, 1), [entry(1, 1), entry(2, 1), entry(3, 1)]))
+    disk.write(Write(1, 2, None, [entry(2, 2)]))
+    assert [(e.index, e.term) for e in disk.log.entries] == [(1, 1), (2, 2)]
     assert disk.hard_state == HardState(1, 1)
-    assert disk.term_at(2) == 2
-    assert disk.term_at(3) == 0 == disk.term_at(0)
-    with pytest.raises(InvariantError, match="the log ends at 2"):
-        disk.write(None, [entry(4, 2)])
+    assert disk.log.term_at(2) == 2
+    assert disk.log.term_at(3) == 0 == disk.log.term_at(0)
+    with pytest.raises(InvariantError, match="the log goes from 0 to 2"):
+        disk.write(Write(1, 3, None, [entry(4, 2)]))
 
 
 def test_a_crash_keeps_what_was_synced_and_a_prefix_of_what_was_in_flight() -> None:
@@ -103,7 +110,7 @@ def test_a_crash_keeps_what_was_synced_and_a_prefix_of_what_was_in_flight() -> N
         held.disk._batch += [Write(1, 3, None, [entry(3, 1)]), Write(1, 4, None, [entry(4, 1)])]
         held.disk._queue.append(Write(1, 5, None, [entry(5, 1)]))
         held.disk.crash()
-        survivors.add(len(held.disk.group(1).entries))
+        survivors.add(len(held.disk.group(1).log.entries))
         held.scheduler.run()
         assert held.told == [{1: 1}]
     assert survivors == {1, 2, 4}
@@ -137,6 +144,97 @@ def test_the_age_of_the_oldest_sync_is_that_of_the_batch_in_flight() -> None:
     held.write(1, entry(1, 1))
     held.scheduler.now = 7
     assert held.disk.sync_age() == 7
+
+
+def long_log() -> LogWindow:
+    held = LogWindow(configurations=[(0, Configuration({1}))])
+    added = Entry(3, 2, EntryKind.CONFIGURATION, encode_configuration(Configuration({1}, learners={2})))
+    held.write([entry(1, 1), entry(2, 1), added, entry(4, 2), entry(5, 4)])
+    return held
+
+
+def test_a_log_that_is_cut_knows_its_terms_and_configurations() -> None:
+    held = long_log()
+    held.compact(EntryId(1, 2))
+    assert (held.start, held.last, [held.term_at(index) for index in range(7)]) == (EntryId(1, 2), EntryId(4, 5), [0, 0, 1, 2, 2, 4, 0])
+    assert held.terms() == Terms(EntryId(1, 2), [(3, 2), (5, 4)], 5)
+    assert held.configuration_at(2) == Configuration({1})
+    held.compact(EntryId(2, 4))
+    assert held.configurations == [(4, Configuration({1}, learners={2}))]
+    held.compact(EntryId(1, 2))  # cut off already
+    assert [e.index for e in held.behind(0, 9)] == [5]
+    assert held.holds(entry(3, 7))
+    assert not held.holds(entry(5, 3))
+    for wrong in (EntryId(3, 5), EntryId(4, 6)):
+        with pytest.raises(InvariantError, match="does not hold"):
+            held.compact(wrong)
+
+
+def test_a_truncation_takes_the_configuration_back() -> None:
+    held = long_log()
+    held.write([entry(3, 3)])
+    assert held.configurations == [(0, Configuration({1}))]
+    assert held.last == EntryId(3, 3)
+    with pytest.raises(InvariantError):
+        held.write([entry(5, 3)])
+
+
+@pytest.mark.parametrize(("at", "left"), [(EntryId(2, 4), [5]), (EntryId(3, 4), []), (EntryId(4, 9), [])], ids=["same", "other", "beyond"])
+def test_an_install_keeps_what_follows_only_if_the_log_holds_the_snapshots_entry(at: EntryId, left: list[int]) -> None:
+    held = long_log()
+    held.install(at, Configuration({1}, learners={2}))
+    assert [e.index for e in held.entries] == left
+    assert held.start == at
+    assert held.configurations == [(at.index, Configuration({1}, learners={2}))]
+
+
+def test_a_disk_cuts_its_log_and_prunes_its_snapshots() -> None:
+    disk = GroupDisk(HardState(4), long_log())
+    for index, term in ((2, 1), (4, 2)):
+        disk.files[EntryId(term, index)] = Snapshot(EntryId(term, index), Configuration({1}), ())
+    disk.write(Write(1, 0, compaction=Compaction(EntryId(2, 4), EntryId(1, 2), 4)))
+    assert (disk.snapshot, disk.log.start, disk.commit, [*disk.files]) == (EntryId(2, 4), EntryId(1, 2), 4, [EntryId(2, 4)])
+    durable = disk.recover(1)
+    assert (durable.terms.start, durable.terms.last_index, [e.index for e in durable.entries]) == (EntryId(1, 2), 5, [5])
+    assert (durable.snapshot, durable.commit) == (EntryId(2, 4), 4)
+    with pytest.raises(InvariantError, match="relies on the snapshot"):
+        disk.write(Write(1, 0, compaction=Compaction(EntryId(4, 5), EntryId(2, 4), 5)))
+    with pytest.raises(InvariantError, match="behind the snapshot"):
+        disk.write(Write(1, 0, compaction=Compaction(EntryId(2, 4), EntryId(4, 5), 5)))
+
+
+def test_a_disk_reads_at_least_one_entry_and_nothing_that_was_cut_off() -> None:
+    disk = GroupDisk(HardState(4), long_log())
+    assert [e.index for e in disk.read(LoadEntries(None, 1, 2, 0))] == [1]
+    assert [e.index for e in disk.read(LoadEntries(None, 4, 9, 100))] == [4, 5]
+    assert disk.read(LoadEntries(None, 6, 9, 100)) == ()
+    disk.log.compact(EntryId(2, 4))
+    assert disk.read(LoadEntries(None, 4, 5, 100)) == ()
+
+
+def test_a_crash_loses_that_a_log_was_cut_or_does_not() -> None:
+    survivors = set()
+    for seed in range(40):
+        held = Disk(seed)
+        held.write(1, entry(1, 1), entry(2, 1))
+        held.scheduler.run()
+        disk = held.disk.group(1)
+        disk.files[EntryId(1, 2)] = Snapshot(EntryId(1, 2), Configuration({1}), ())
+        held.disk.write(Write(1, 0, compaction=Compaction(EntryId(1, 2), EntryId(1, 1), 2)))
+        held.disk.crash()
+        survivors.add(disk.log.start.index)
+    assert survivors == {0, 1}
+
+
+def test_a_replica_that_is_removed_takes_its_writes_with_it() -> None:
+    held = Disk()
+    held.write(1, entry(1, 1))
+    held.write(2, entry(2, 1))
+    new = held.disk.create(1, Member(1, EntryId(1, 9)), Configuration({2}))
+    held.write(3, entry(1, 2))
+    held.scheduler.run()
+    assert [e.term for e in new.log.entries] == [2]
+    assert held.told[-1] == {1: 3}
 
 
 def deliveries(weather: Weather, count: int = 2000) -> tuple[list[tuple[int, object]], Scheduler]:
@@ -198,6 +296,7 @@ LINES = [
     (Heartbeat(N1, N2, 2, 4, 8), "n1@2 -> n2/7@3 Heartbeat commit 4 round 8"),
     (HeartbeatReply(N2, N1, 2, 4), "n2/7@3@2 -> n1 HeartbeatReply commit 4"),
     (Attach(N1, N2, 2), "n1@2 -> n2/7@3 Attach"),
+    (InstallSnapshot(N1, N2, 2, AT, Configuration({1}, learners={2})), "n1@2 -> n2/7@3 InstallSnapshot 5@1 (1) learners (2)"),
 ]
 
 

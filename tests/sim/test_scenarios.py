@@ -43,7 +43,7 @@ def _is_quiet(sim: Simulator) -> bool:
 
 
 def _level(sim: Simulator) -> bool:
-    return len({(len(replica.log), replica.raft.commit_index, len(replica.applied)) for replica in sim.live_replicas(1)}) == 1
+    return len({(replica.log.last_index, replica.raft.commit_index, replica.applier.index) for replica in sim.live_replicas(1)}) == 1
 
 
 def propose(sim: Simulator, node: int, size: int = 8) -> Any:
@@ -245,11 +245,11 @@ class Figure8:
         sim.clients.believe(1, 1)
         sim.clients.issue(1, 20)
         sim.run_for(50)
-        assert [len(replica.log) for replica in sim.live_replicas(1)] == [2, 2, 1, 1, 1]
+        assert [replica.log.last_index for replica in sim.live_replicas(1)] == [2, 2, 1, 1, 1]
         sim.nodes[1].crash()
         sim.network.drops = lambda source, _target, packet: source == 5 and is_group_message(packet) and type(packet[1]) is AppendEntries
         self.elect(5)
-        assert sim.nodes[5].disk.group(1).entries[1].term == 2
+        assert sim.nodes[5].disk.group(1).log.term_at(2) == 2
         sim.nodes[5].crash()
         sim.nodes[1].start()
         self.allow_only_s3(whole)
@@ -262,7 +262,7 @@ class Figure8:
                 return False
             newest = packet[1].entries[-1].term if packet[1].entries else 0
             # The first no-op that S3 is sent is the probe that it rejects; one that it could append is lost.
-            return target == 4 or (target == 3 and newest == 3 and len(s3.entries) > 1 and not whole)
+            return target == 4 or (target == 3 and newest == 3 and s3.log.last_index > 1 and not whole)
 
         s3 = self.sim.nodes[3].disk.group(1)
         self.sim.network.drops = drops
@@ -283,7 +283,7 @@ def test_CM_1_an_old_entry_on_a_majority_does_not_count_and_may_be_replaced() ->
     figure = Figure8(whole=False)
     sim = figure.sim
     s1, s3 = sim.nodes[1].replicas[1], sim.nodes[3].disk.group(1)
-    assert [entry.term for entry in s3.entries] == [1, 1]
+    assert [entry.term for entry in s3.log.entries] == [1, 1]
     assert s1.raft.role is Role.LEADER
     assert s1.raft.commit_index < 2
     assert len(sim.checkers.agreement.committed[1]) == 1
@@ -292,7 +292,7 @@ def test_CM_1_an_old_entry_on_a_majority_does_not_count_and_may_be_replaced() ->
     sim.network.drops = None
     figure.elect(5)
     sim.settle()
-    assert {node.disk.group(1).entries[1].term for node in sim.all_nodes} == {2}
+    assert {node.disk.group(1).log.term_at(2) for node in sim.all_nodes} == {2}
 
 
 def test_CM_1_with_an_own_entry_on_a_majority_the_other_cannot_win() -> None:
@@ -309,7 +309,7 @@ def test_CM_1_with_an_own_entry_on_a_majority_the_other_cannot_win() -> None:
         if sim.leader() is not None:
             break
     sim.settle()
-    assert {node.disk.group(1).entries[1].term for node in sim.all_nodes} == {1}
+    assert {node.disk.group(1).log.term_at(2) for node in sim.all_nodes} == {1}
 
 
 @pytest.mark.parametrize("moment", ["taken", "written", "sent", "synced"])
@@ -366,7 +366,7 @@ def test_CM_3_idle_new_leader_commits_what_it_found() -> None:
     assert sim.run_until(lambda: sim.leader() is not None, within=5 * E, every=1)
     new = sim.leader()
     assert new is not None
-    assert sim.run_until(lambda: new.raft.commit_index == len(new.log) >= 7, within=2 * ROUND_TRIP + 6, every=1), sim.describe(1)
+    assert sim.run_until(lambda: new.raft.commit_index == new.log.last_index >= 7, within=2 * ROUND_TRIP + 6, every=1), sim.describe(1)
     sim.settle()
 
 
@@ -446,5 +446,5 @@ def test_LR_9_a_follower_that_was_probed_in_vain_and_has_everything_gets_the_nex
     assert sim.run_until(lambda: _is_quiet(sim), within=3 * E), sim.describe(1)
     operation = propose(sim, leader.node.id)
     assert sim.run_until(lambda: operation.fate == "acknowledged", within=E)
-    assert sim.run_until(lambda: len(sim.nodes[other].replicas[1].log) == len(leader.log), within=50), sim.describe(1)
+    assert sim.run_until(lambda: sim.nodes[other].replicas[1].log.last_index == leader.log.last_index, within=50), sim.describe(1)
     sim.settle()

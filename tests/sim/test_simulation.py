@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 
@@ -22,6 +23,14 @@ def test_seeds_hold_every_property_and_do_enough(first: int) -> None:
         assert done.simulated_ms >= 20_000
         assert done.elections >= 1
         assert done.acknowledged > 0
+
+
+def test_most_seeds_have_logs_that_are_cut_and_followers_that_lag() -> None:
+    runs = [run_seed(seed) for seed in range(30)]
+    assert statistics.median(run.snapshots for run in runs) >= 10
+    for what in ("streams", "installs", "restarts", "loads"):
+        assert sum(getattr(run, what) >= 2 for run in runs) > len(runs) // 2, what
+    assert sum(run.changes >= 2 for run in runs) >= len(runs) // 10
 
 
 def _digest(hash_seed: str, seed: int) -> str:
@@ -65,6 +74,7 @@ def test_the_command_runs_many_seeds_and_prints_medians(capsys: pytest.CaptureFi
     assert main(["--seeds", "3", "--jobs", "1", "--operations", "20"]) == 0
     printed = capsys.readouterr().out
     assert "medians: faults" in printed
+    assert "installed" in printed
     assert "3 seeds without a violation" in printed
 
 

@@ -11,14 +11,21 @@ import attrs
 import trio
 
 from trioraft._errors import StorageError
-from trioraft._types import GroupKey, Member
-from trioraft.core import Configuration, Entry, EntryKind, HardState
+from trioraft._types import EntryId, GroupKey, Member
+from trioraft.core import Compaction, Configuration, Entry, EntryKind, HardState, InstallSnapshot, LoadEntries
 from trioraft.storage import GroupRecord, MultiRaftStorage, SimulatedDisk, StorageConfig, WalStorage, WriteListener
 from trioraft.storage._batch import decode_batch_header
-from trioraft.storage._contract import LogStorage
+from trioraft.storage._committer import Committer
+from trioraft.storage._contract import LogStorage, RecoveredGroup
 from trioraft.storage._disk import Disk
+from trioraft.storage._group_directory import GroupDirectories
+from trioraft.storage._group_log import GroupLog
 from trioraft.storage._log_file import LogEnd
+from trioraft.storage._log_reader import LogReader
+from trioraft.storage._node_file import NodeFile
 from trioraft.storage._recovery import Recovery, recover
+from trioraft.storage._row import Row
+from trioraft.storage._table import Table
 from trioraft.wire import seal
 
 BASE = "data"
@@ -66,7 +73,14 @@ class Listener:
 
     async def wait_until(self, sequence: int) -> None:
         while self.confirmed < sequence:
+            if any(isinstance(heard, StorageError) for heard in self.heard):
+                raise AssertionError(f"write {sequence} will never be confirmed: {self.heard[-1]}")
             await trio.lowlevel.checkpoint()
+
+    async def wait_failure(self) -> StorageError:
+        while not (failures := [heard for heard in self.heard if isinstance(heard, StorageError)]):
+            await trio.lowlevel.checkpoint()
+        return failures[0]
 
 
 _: type[WriteListener] = Listener
@@ -80,26 +94,55 @@ class Group:
     key: GroupKey
     log: LogStorage
     listener: Listener
+    term: int = 0
+    """The newest that was written."""
 
-    def write(self, *new: Entry, state: HardState | None = None) -> int:
+    def write(self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None) -> int:
+        """Write; with the term of the entries, if it is a new one and nothing else was asked for, as a replica would."""
+        if state is None and new and new[-1].term > self.term:
+            state = HardState(new[-1].term)
+        self.term = self.term if state is None else state.term
         sequence = self.storage.next_sequence()
-        self.log.write(sequence, state, new)
+        self.log.write(sequence, state, new, install)
         return sequence
 
-    async def write_and_wait(self, *new: Entry, state: HardState | None = None) -> None:
-        await self.listener.wait_until(self.write(*new, state=state))
+    async def write_and_wait(self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None) -> None:
+        await self.listener.wait_until(self.write(*new, state=state, install=install))
+
+    def compact(self, start: int, *, commit: int = 0) -> None:
+        """Cut the log, behind a snapshot that reaches up to there."""
+        terms = self.storage.recovered[self.key.group_id].durable.terms
+        at = EntryId(terms.at(start), start)
+        self.log.compact(Compaction(at, at, max(start, commit)))
+
+
+def hold(storage: MultiRaftStorage, key: GroupKey) -> Group:
+    """A group that exists."""
+    log, listener = storage.get_log_storage(key.group_id), Listener()
+    log.attach(listener)
+    return Group(storage, key, log, listener, storage.recovered[key.group_id].durable.hard_state.term)
 
 
 async def start_group(storage: MultiRaftStorage, key: GroupKey) -> Group:
     await storage.create_group(record(key))
-    log, listener = storage.get_log_storage(key.group_id), Listener()
-    log.attach(listener)
-    return Group(storage, key, log, listener)
+    return hold(storage, key)
 
 
-def wal(disk: Disk, seed: int = 0, **options: Any) -> WalStorage:
+def installing(at: EntryId, *voters: int) -> InstallSnapshot:
+    return InstallSnapshot(Member(2), Member(1), at.term, at, Configuration.bootstrap(voters or (1, 2, 3)))
+
+
+class UncleanedStorage(WalStorage):
+    """Its files stay as they were written, for tests that look into them."""
+
+    async def _prepare_cleaner(self, node_file: NodeFile) -> None:
+        await super()._prepare_cleaner(node_file)
+        self._cleaner = None
+
+
+def wal(disk: Disk, seed: int = 0, *, cleaning: bool = False, **options: Any) -> WalStorage:
     config = StorageConfig(base_dir=BASE, **options)
-    return WalStorage(config, disk, random_bytes=random.Random(seed).randbytes)
+    return (WalStorage if cleaning else UncleanedStorage)(config, disk, random_bytes=random.Random(seed).randbytes)
 
 
 @asynccontextmanager
@@ -122,21 +165,46 @@ class Found(NamedTuple):
     tombstone: GroupKey | None
     failure: str | None
     hard_state: HardState
+    start: EntryId
+    snapshot: EntryId
+    commit: int
+    configurations: tuple[tuple[int, Configuration], ...]
     entries: tuple[Entry, ...]
 
 
-def state_of(storage: MultiRaftStorage) -> dict[int, Found]:
+async def read_all(log: LogStorage, found: RecoveredGroup) -> tuple[Entry, ...]:
+    """All entries of a group that is there."""
+    terms = found.durable.terms
+    if terms.last_index == terms.start.index:
+        return ()
+    read = await log.read(LoadEntries(None, terms.start.index + 1, terms.last_index, 1 << 40))
+    assert [entry.id for entry in read] == [EntryId(terms.at(entry.index), entry.index) for entry in read]
+    assert read[-1].id == terms.last
+    return read
+
+
+def _found(found: RecoveredGroup, entries: tuple[Entry, ...]) -> Found:
+    durable = found.durable
+    return Found(
+        found.record,
+        found.tombstone,
+        None if found.failure is None else str(found.failure),
+        durable.hard_state,
+        durable.terms.start,
+        durable.snapshot,
+        durable.commit,
+        tuple(durable.configurations),
+        entries,
+    )
+
+
+async def state_of(storage: MultiRaftStorage) -> dict[int, Found]:
     """All that a storage found."""
-    return {
-        group_id: Found(
-            found.record,
-            found.tombstone,
-            None if found.failure is None else str(found.failure),
-            found.durable.hard_state,
-            tuple(found.durable.entries),
-        )
-        for group_id, found in storage.recovered.items()
-    }
+    state = {}
+    for group_id, found in storage.recovered.items():
+        is_living = found.record is not None and found.failure is None
+        state[group_id] = _found(found, await read_all(storage.get_log_storage(group_id), found) if is_living else ())
+    return state
 
 
 async def found_on(disk: SimulatedDisk) -> dict[int, Found]:
@@ -144,19 +212,57 @@ async def found_on(disk: SimulatedDisk) -> dict[int, Found]:
     storage = wal(disk.mount(), seed=99)
     await storage.open(1, "demo")
     try:
-        return state_of(storage)
+        return await state_of(storage)
     finally:
         await storage.aclose()
 
 
-async def read(disk: SimulatedDisk) -> Recovery:
+@attrs.frozen
+class Log:
+    """What a look at the log shows, with all entries."""
+
+    recovery: Recovery
+    entries: dict[int, tuple[Entry, ...]]
+
+    @property
+    def groups(self) -> dict[int, RecoveredGroup]:
+        return {group_id: row.recovered() for group_id, row in sorted(self.recovery.table.rows.items())}
+
+    @property
+    def damage(self) -> StorageError | None:
+        return self.recovery.table.damage
+
+    @property
+    def cut(self) -> int | None:
+        return self.recovery.cut
+
+    @property
+    def end(self) -> LogEnd:
+        return self.recovery.end
+
+
+async def read(disk: SimulatedDisk, store_id: bytes | None = None) -> Log:
     """Read the log only, which changes nothing."""
-    header = disk.contents(FIRST)
-    return await recover(disk.mount(), LOG, header[64:80], least=LogEnd())
+    if store_id is None:
+        store_id = disk.contents(f"{LOG}/{disk.names(LOG)[0]}")[64:80]
+    mount = disk.mount()
+    recovery = await recover(mount, LOG, store_id, least=LogEnd())
+    table = recovery.table
+    reader, directories = LogReader(mount, table), GroupDirectories(mount, BASE, store_id)
+    log = Log(recovery, {group_id: await _read_row(row, table, reader, directories) for group_id, row in table.rows.items()})
+    reader.close()
+    return log
 
 
-def log_of(recovery: Recovery, group_id: int) -> list[str]:
-    return [str(found) for found in recovery.groups[group_id].durable.entries]
+async def _read_row(row: Row, table: Table, reader: LogReader, directories: GroupDirectories) -> tuple[Entry, ...]:
+    if row.key is None or not row.is_living:
+        return ()
+    committer: Any = Committer
+    return await read_all(GroupLog(row.key, committer, table, reader, directories.of(row.key), lambda: None), row.recovered())
+
+
+def log_of(log: Log, group_id: int) -> list[str]:
+    return [str(found) for found in log.entries[group_id]]
 
 
 def batches(data: bytes) -> list[int]:

@@ -33,6 +33,7 @@ from trioraft._types import GroupKey
 from trioraft.core import Entry, EntryKind, HardState
 from trioraft.storage import DiskCall, SimulatedDisk, StorageConfig, WalStorage
 from trioraft.storage._batch import decode_batch_header
+from trioraft.storage._committer import Mark
 from trioraft.storage._disk_thread import DiskThread
 
 
@@ -172,24 +173,24 @@ async def test_writes_must_be_sealed_and_of_a_group_that_is_there(disk: Simulate
 # -- without sync_on_write -------------------------------------------------------------------------------------------------------
 
 
-async def test_without_sync_on_write_only_files_and_the_end_are_synced(disk: SimulatedDisk) -> None:
+async def test_without_sync_on_write_only_marks_files_and_the_end_are_synced(disk: SimulatedDisk) -> None:
     storage = wal(disk.mount(), sync_on_write=False, max_log_file_size=4096)
     async with serving(storage):
         group = await start_group(storage, G1)
+        await group.write_and_wait(*entries(G1, 1, 2))
+        twin = disk.fork(random.Random(2))
+        twin.crash("none")
+        assert log_of(await read(twin), 1) == [], "the group is a mark"
         disk.calls.clear()
-        await group.write_and_wait(*entries(G1, 1, 5, payload=b"p" * 1000))
+        await group.write_and_wait(*entries(G1, 2, 6, payload=b"p" * 1000))
         assert disk.calls == {"write": 1}
-        assert len((await read(disk.fork(random.Random(2)))).groups) == 1
         # The file is full: all of it is synced before there is another one.
+        await group.write_and_wait(*entries(G1, 6, 7))
         twin = disk.fork(random.Random(2))
         twin.crash("none")
-        assert (await read(twin)).groups == {}
-        await group.write_and_wait(*entries(G1, 5, 6))
-        twin = disk.fork(random.Random(2))
-        twin.crash("none")
-        assert len(log_of(await read(twin), 1)) == 4
+        assert len(log_of(await read(twin), 1)) == 5
     disk.crash("none")
-    assert len(log_of(await read(disk), 1)) == 5
+    assert len(log_of(await read(disk), 1)) == 6
 
 
 # -- ST-5: a sync fails ----------------------------------------------------------------------------------------------------------
@@ -377,7 +378,9 @@ async def test_ST_8_a_new_file_has_its_name_durably_before_the_first_batch_in_it
             ("open", new),
             ("write", new),
             ("sync", new),
-        ]
+            ("write", new),
+            ("sync", new),
+        ], "its name and its checkpoint are durable before any other batch"
     disk.crash("none")
     assert len(log_of(await read(disk), 1)) == 5
     assert disk.contents(SECOND)
@@ -460,6 +463,15 @@ async def test_a_hung_write_is_given_up_at_shutdown(disk: SimulatedDisk, autojum
     assert caught.value.kind == "locked", "the lock is kept until the process ends"
     disk.kill()
     await wal(disk.mount()).open(1, "demo")
+
+
+async def test_a_mark_tells_its_end_whatever_became_of_it() -> None:
+    told: list[str] = []
+    for act in ("durable", "fail"):
+        mark = Mark(lambda: told.append("durable"), lambda act=act: told.append(f"end of {act}"))  # type: ignore[misc]
+        for _ in range(2):
+            mark.durable() if act == "durable" else mark.fail(StorageError("closed", "", ""))
+    assert told == ["durable", "end of durable", "end of fail"]
 
 
 async def test_closing_works_while_cancelled(disk: SimulatedDisk) -> None:

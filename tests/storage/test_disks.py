@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,29 @@ async def test_both_do_the_same(place: tuple[Disk, str]) -> None:
     assert await disk.read_file(f"{base}/x") == b"new"
     await make(disk, f"{base}/x", b"")
     assert await disk.read_file(f"{base}/x") == b""
+    file = await disk.open(f"{base}/x", create=True)
+    await disk.append(file, 0, b"0123456789", sync=True)
+    assert await disk.size(file) == 10
+    assert [await disk.read(file, offset, size) for offset, size in ((0, 4), (4, 6), (8, 9), (10, 1), (3, 0))] == [
+        b"0123",
+        b"456789",
+        b"89",
+        b"",
+        b"",
+    ]
     await disk.remove(f"{base}/x")
+    await disk.remove(f"{base}/x")
+    assert await disk.read(file, 2, 3) == b"234", "what is open stays readable"
+    disk.close(file)
+    assert await disk.list_directory(base) == []
+    await disk.make_directory(f"{base}/c/d")
+    with pytest.raises(OSError, match="not empty"):
+        await disk.remove_directory(f"{base}/c")
+    for path in (f"{base}/c/d", f"{base}/c/d", f"{base}/c", f"{base}/c/d"):
+        await disk.remove_directory(path)
+    await make(disk, f"{base}/x", b"")
+    with pytest.raises(NotADirectoryError):
+        await disk.remove_directory(f"{base}/x")
     await disk.remove(f"{base}/x")
     assert await disk.list_directory(base) == []
     lock = await disk.lock(f"{base}/lock")
@@ -245,3 +268,34 @@ async def test_capacity_and_hooks() -> None:
     await mount.append(file, 0, b"v" * 100, sync=True)
     assert [(call.verb, call.path) for call in seen] == [("create", "x"), ("write", "x"), ("write", "x"), ("sync", "x")]
     assert [call.number for call in seen] == [1, 2, 3, 4]
+
+
+async def test_reads_neither_wait_for_writes_nor_hold_them_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of the threads for writing may be stuck in a sync, and the log's writer has one of its own."""
+    disk = RealDisk()
+    log = disk.abandoning()
+    await make(disk, str(tmp_path / "x"), b"0123456789")
+    files = [await disk.open(str(tmp_path / "x")) for _ in range(4)]
+    may_pass, sync = threading.Event(), os.fdatasync
+
+    def slow_sync(descriptor: int) -> None:
+        may_pass.wait(15)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", slow_sync)
+    try:
+        async with trio.open_nursery() as nursery:
+            for file in files[:3]:
+                nursery.start_soon(disk.sync, file)
+            with trio.fail_after(10):
+                assert await disk.read(files[3], 3, 3) == b"345"
+                found = await disk.open(str(tmp_path / "x"))
+                assert await disk.size(found) == 10
+            disk.close(found)
+            await log.append(files[3], 0, b"ab", sync=False)
+            assert await disk.read(files[3], 0, 3) == b"ab2"
+            may_pass.set()
+    finally:
+        may_pass.set()
+    for file in files:
+        disk.close(file)

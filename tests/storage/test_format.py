@@ -6,26 +6,35 @@ import random
 import re
 import struct
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.storage.kit import FIRST, G1, G2, LOG, SECOND, entries, record, serving, start_group, wal
+from tests.storage.kit import FIRST, G1, G2, LOG, SECOND, entries, installing, record, serving, start_group, wal
 from trioraft._types import EntryId, GroupKey, Member
 from trioraft.core import Configuration, HardState
-from trioraft.storage import GroupRecord, SimulatedDisk, _batch as batch_module
+from trioraft.storage import (
+    GroupRecord,
+    SimulatedDisk,
+    _at_rest as at_rest_module,
+    _batch as batch_module,
+    _row_bytes as row_bytes_module,
+    _segment as segment_module,
+)
 from trioraft.storage._batch import (
     BadBytesError,
     FileHeader,
     count_zero_sectors,
     decode_file_header,
-    decode_group,
     encode_batch,
     encode_file_header,
-    encode_group,
-    split_segments,
 )
+from trioraft.storage._configurations import Configurations
+from trioraft.storage._row import AtRest, Row
+from trioraft.storage._row_bytes import decode_row, encode_row_content
+from trioraft.storage._segment import SegmentKind, decode_group, decode_segment_header, encode_group, encode_member, encode_write
 
 PAGE = (Path(__file__).parents[2] / "docs" / "disk.md").read_text()
 
@@ -38,6 +47,16 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table[0].splitlines()[2:]]
 
 
+def rows_behind(text: str, number: int = 0) -> list[list[str]]:
+    """A table behind some words."""
+    tables = re.findall(r"(?:^\|.*\n)+", PAGE[PAGE.index(text) :], re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in tables[number].splitlines()[2:]]
+
+
+def named(kind: SegmentKind) -> str:
+    return kind.name.lower().replace("_", " ")
+
+
 def offsets(layout: struct.Struct) -> list[int]:
     codes = re.findall(r"\d+s|\d*x|[A-Z]", layout.format)
     return [struct.calcsize("<" + "".join(codes[:count])) for count in range(len(codes))]
@@ -47,17 +66,29 @@ def test_the_tables_of_the_page_are_the_layouts_of_the_code() -> None:
     assert [int(row[0]) for row in rows("Log files")][:-1] == offsets(batch_module._FILE_HEADER)
     assert [int(row[0]) for row in rows("Batches")[:-2]] == offsets(batch_module._BATCH_HEADER)
     assert batch_module.BATCH_HEADER_SIZE == 64
+    header, living = rows_behind("The header of *entries*"), rows_behind("That of a living group is")
+    assert [int(row[0]) for row in header] == offsets(segment_module._ENTRIES)
+    assert segment_module.ENTRIES_HEADER_SIZE == 36
+    numbers = [int(row[0]) for row in living if row[0].isdecimal()]
+    assert set(numbers[:-1]) <= set(offsets(row_bytes_module._LIVING))
+    assert numbers[-1] == row_bytes_module._LIVING.size
+    kinds = [row[0].split(" ", 1) for row in rows_behind("The **body**", 1)]
+    assert [(int(number), name.strip("*")) for number, name in kinds] == [(kind, named(kind)) for kind in SegmentKind]
+    at_rest = [int(row[0]) for row in rows("Files at rest")]
+    assert at_rest == [offset for offset in offsets(at_rest_module._HEADER) if offset != 44], "but for the padding"
     assert f"format version {batch_module.FORMAT_VERSION}" in PAGE
 
 
 async def test_a_reader_written_from_the_page_finds_everything() -> None:
     disk = SimulatedDisk(random.Random(1))
-    storage = wal(disk.mount(), max_log_file_size=4096)
+    storage = wal(disk.mount(), max_log_file_size=7600)
     async with serving(storage):
         one, two = await start_group(storage, G1), await start_group(storage, G2)
         await one.write_and_wait(*entries(G1, 1, 4, payload=bytes(1500)), state=HardState(7, 3))
-        await two.write_and_wait(*entries(G2, 1, 3), state=HardState(8, None))
+        await two.write_and_wait(*entries(G2, 10, 12, term=8), state=HardState(8, None), install=installing(EntryId(5, 9), 4, 5))
         await storage.remove_group(G2)
+        one.compact(2, commit=3)
+        await one.write_and_wait(*entries(G1, 4, 5, term=7))
     assert disk.names(LOG) == ["00000001.wal", "00000002.wal"]
     (store_id,) = re.findall(r'^store_id = "(.*)"$', disk.contents("data/node.toml").decode(), re.MULTILINE)
 
@@ -86,16 +117,25 @@ async def test_a_reader_written_from_the_page_finds_everything() -> None:
             end = place + (64 + 8 * count + size + 511) // 512 * 512
             assert zeros == sum(data[sector : sector + 512] == bytes(512) for sector in range(place + 512, end, 512))
             segments = list(read_segments(body))
-            assert list(struct.unpack(f"<{count}Q", listed)) == sorted({segment[1] for segment in segments})
+            assert list(struct.unpack(f"<{count}Q", listed)) == sorted({segment[1] for segment in segments if segment[0] != 10})
             found += segments
             sequence, place = sequence + 1, end
     kinds = [(kind, group) for kind, group, _ in found]
-    assert kinds == [(3, 1), (3, 2), (2, 1), (1, 1), (2, 2), (1, 2), (4, 2)]
-    assert found[0][2] == member(1) + numbers(1, 2, 3) + numbers() * 3 + member(1) + member(2) + member(3)
+    assert kinds == [(3, 1), (3, 2), (2, 1), (1, 1), (2, 2), (6, 2), (1, 2), (4, 2), (9, 1), (9, 2), (10, 0), (5, 1), (1, 1)]
+    first = numbers(1, 2, 3) + numbers() * 3 + member(1) + member(2) + member(3)
+    records = b"".join(entry.record for entry in entries(G1, 1, 4, payload=bytes(1500)))
+    assert found[0][2] == member(1) + first
     assert found[2][2] == struct.pack("<QI", 7, 3)
-    assert found[3][2] == b"".join(entry.record for entry in entries(G1, 1, 4, payload=bytes(1500)))
+    assert found[3][2] == struct.pack("<QQQQI", 1, 3, 1, 1, 0) + records
     assert found[4][2] == struct.pack("<QI", 8, 0)
-    assert found[6][2] == member(1)
+    assert found[5][2] == struct.pack("<QQ", 5, 9) + numbers(4, 5) + numbers() * 3 + member(4) + member(5)
+    assert found[7][2] == member(1)
+    row = member(1) + struct.pack("<QIQQQQQQIIII", 7, 3, 0, 0, 0, 0, 0, 3, len(first), 1, 0, 0) + first + struct.pack("<QQ", 1, 1)
+    assert found[8][2] == row
+    assert found[9][2] == member(1)
+    assert found[10][2] == struct.pack("<QI", 2, 1)
+    assert found[11][2] == struct.pack("<QQQQQ", 1, 2, 1, 2, 3)
+    assert found[12][2] == struct.pack("<QQQQI", 4, 4, 7, 7, 0) + entries(G1, 4, 5, term=7)[0].record
 
 
 def read_segments(body: bytes) -> list[tuple[int, int, bytes]]:
@@ -104,7 +144,7 @@ def read_segments(body: bytes) -> list[tuple[int, int, bytes]]:
     while place < len(body):
         kind, zeros, size, group_id, incarnation = struct.unpack_from("<B3sIQI", body, place)
         assert zeros == bytes(3)
-        assert incarnation == 1
+        assert incarnation == (0 if kind == 10 else 1)
         segments.append((kind, group_id, body[place + 20 : place + 20 + size]))
         place += 20 + size
     assert place == len(body)
@@ -145,7 +185,7 @@ def test_zero_sectors_are_counted_on_the_grid_only(parts: list[bytes], before: i
 
 
 def test_a_batch_without_anything_is_still_a_batch() -> None:
-    assert len(encode_batch(b"i" * 16, 1, [], [])) == 512
+    assert len(encode_batch(b"i" * 16, 1, [], []).data) == 512
 
 
 nodes = st.integers(1, (1 << 32) - 1)
@@ -163,14 +203,15 @@ def test_any_configuration_comes_back(ids: list[int], data: st.DataObject) -> No
         GroupKey(data.draw(st.integers(0, (1 << 63) - 1)), 3), me, Configuration(voters, outgoing, learners, replicas=numbers_of)
     )
     encoded = encode_group(made)
-    (segment,) = split_segments(encoded, 0, len(encoded))
-    assert decode_group(segment.key, encoded[segment.start : segment.end]) == made
+    kind, key, start, end = decode_segment_header(encoded, 0, len(encoded))
+    assert (kind, end) == (SegmentKind.GROUP, len(encoded))
+    assert decode_group(key, encoded[start:end], Configurations()) == made
 
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_a_group_or_refused(content: bytes) -> None:
     try:
-        decode_group(G1, content)
+        decode_group(G1, content, Configurations())
     except BadBytesError:
         pass
 
@@ -179,4 +220,66 @@ def test_every_cut_of_a_group_record_is_refused() -> None:
     encoded = encode_group(record(G1))[20:]
     for size in range(len(encoded)):
         with pytest.raises(BadBytesError):
-            decode_group(G1, encoded[:size])
+            decode_group(G1, encoded[:size], Configurations())
+
+
+# -- rows ------------------------------------------------------------------------------------------------------------------------------
+
+positions = st.builds(EntryId, st.integers(1, 40), st.integers(1, 1 << 40))
+
+
+@st.composite
+def rows_of_groups(draw: st.DrawFn) -> Row:
+    row = Row.living(record(G1, *draw(st.sets(nodes, min_size=1, max_size=4))))
+    row.hard_state = HardState(draw(st.integers(0, 1 << 40)), draw(st.none() | nodes))
+    start = draw(st.just(EntryId(0, 0)) | positions)
+    ends = sorted(draw(st.sets(st.integers(start.index + 1, start.index + 10_000), max_size=5)))
+    row.terms.reset(start)
+    for term, end in enumerate(ends, start.term + draw(st.integers(0, 1))):
+        row.terms.extend(end, term)
+    row.snapshot, row.commit = EntryId(start.term, start.index + draw(st.integers(0, 9))), draw(st.integers(0, 1 << 40))
+    row.at_rest = tuple(
+        AtRest(draw(st.integers(1, low)), low, high - 1, draw(st.integers(0, 1 << 40)))
+        for low, high in pairwise([start.index + 1, *ends])
+        if low < high and draw(st.booleans())
+    )
+    indexes = [start.index, *sorted(set(ends))][: draw(st.integers(0, 3))]
+    row.configurations = tuple((index, Configuration.bootstrap(draw(st.sets(nodes, min_size=1, max_size=4)))) for index in indexes)
+    return row
+
+
+@given(rows_of_groups())
+def test_any_row_comes_back(row: Row) -> None:
+    content = encode_row_content(row, {})
+    again = decode_row(G1, content, Configurations())
+    assert encode_row_content(again, {}) == content
+    assert again.durable() == row.durable()
+    assert (again.record, again.at_rest) == (row.record, row.at_rest)
+    for size in range(len(content)):
+        if size != len(encode_member(Member(1))):
+            with pytest.raises(BadBytesError):
+                decode_row(G1, content[:size], Configurations())
+
+
+@given(st.binary(max_size=400))
+def test_arbitrary_bytes_are_a_row_or_refused(content: bytes) -> None:
+    try:
+        decode_row(G1, content, Configurations())
+    except BadBytesError:
+        pass
+
+
+def test_equal_configurations_are_one_object() -> None:
+    known = Configurations()
+    one = decode_group(G1, encode_group(record(G1))[20:], known).configuration
+    two = decode_group(G2, encode_group(record(G2))[20:], known).configuration
+    assert one is two
+
+
+@pytest.mark.parametrize("size", [100, 200_000, 300_000])
+def test_a_large_write_is_several_segments(size: int) -> None:
+    """So that whoever looks for an entry never reads much in vain."""
+    new = entries(G1, 1, 8, payload=bytes(size))
+    found = [struct.unpack_from("<QQ", content) for _, _, content in read_segments(encode_write(G1, None, new))]
+    per_segment = {100: 7, 200_000: 1, 300_000: 1}[size]
+    assert found == [(low, min(low + per_segment - 1, 7)) for low in range(1, 8, per_segment)]

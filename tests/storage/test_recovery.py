@@ -21,6 +21,7 @@ from tests.storage.kit import (
     LOG,
     SECOND,
     THIRD,
+    Log,
     batches,
     body_end,
     entries,
@@ -40,9 +41,8 @@ from trioraft._errors import CorruptLogError, GroupExistsError, StorageError
 from trioraft._types import GroupKey, Member
 from trioraft.core import HardState
 from trioraft.storage import SimulatedDisk
-from trioraft.storage._batch import BATCH_HEADER_SIZE, decode_batch_header, encode_batch, encode_group, encode_tombstone, encode_write
-from trioraft.storage._log_file import LogEnd
-from trioraft.storage._recovery import Recovery, recover
+from trioraft.storage._batch import BATCH_HEADER_SIZE, decode_batch_header, encode_batch
+from trioraft.storage._segment import encode_group, encode_tombstone, encode_write
 
 SECTOR = 512
 
@@ -52,7 +52,7 @@ def disk() -> SimulatedDisk:
     return SimulatedDisk(random.Random(1))
 
 
-def refuses(recovery: Recovery, *group_ids: int, path: str = FIRST, offset: int | None = None) -> None:
+def refuses(recovery: Log, *group_ids: int, path: str = FIRST, offset: int | None = None) -> None:
     """Exactly these groups are refused, naming where."""
     failures = {group_id: group.failure for group_id, group in recovery.groups.items() if group.failure is not None}
     assert set(failures) == set(group_ids)
@@ -208,8 +208,8 @@ async def test_every_bit_of_the_file_header_flipped(disk: SimulatedDisk) -> None
         assert (await _read_as(disk, data)).damage is not None
 
 
-async def _read_as(disk: SimulatedDisk, original: bytes) -> Recovery:
-    return await recover(disk.mount(), LOG, original[64:80], least=LogEnd())
+async def _read_as(disk: SimulatedDisk, original: bytes) -> Log:
+    return await read(disk, original[64:80])
 
 
 @pytest.mark.parametrize("length", [0, 1, 1 << 20, 1 << 31, 1 << 40, (1 << 64) - 1])
@@ -245,10 +245,16 @@ async def test_ST_4_rot_in_a_length_inside_a_body_that_matches_its_checksum(disk
     assert header is not None
     body = bytearray(data[start + header.body_offset : start + header.body_offset + header.body_bytes])
     of_entries = 20 + 12
-    struct.pack_into("<I", body, of_entries + (4 if place == "segment" else 20 + 4), length)
-    disk.overwrite(FIRST, data[:start] + bytes(encode_batch(data[32:48], header.sequence, [1], [bytes(body)])))
+    struct.pack_into("<I", body, of_entries + (4 if place == "segment" else 20 + 36 + 4), length)
+    disk.overwrite(FIRST, data[:start] + bytes(encode_batch(data[32:48], header.sequence, [1], [bytes(body)]).data))
     tracemalloc.start()
-    refuses(await read(disk), 1, offset=start)
+    if place == "segment":
+        refuses(await read(disk), 1, offset=start)
+    else:
+        # What only a forger can write. Records are opened when they are read, and then they are refused.
+        with pytest.raises(CorruptLogError) as caught:
+            await read(disk)
+        assert (caught.value.path, caught.value.offset) == (FIRST, start + header.body_offset + of_entries + 20 + 36)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
@@ -330,16 +336,27 @@ async def test_damage_that_names_no_group_stops_all_and_makes_none(disk: Simulat
     ],
 )
 async def test_a_history_that_cannot_be_is_damage(disk: SimulatedDisk, written: list[tuple[Any, ...]], complaint: str) -> None:
+    """While it is written as well as when it is read: the group has failed, and nothing of it is confirmed any more."""
     storage = wal(disk.mount())
     async with serving(storage):
-        group = await start_group(storage, G1)
+        group, other = await start_group(storage, G1), await start_group(storage, G2)
         for kind, *details in written:
             if kind == "vote":
-                await group.write_and_wait(state=HardState(*details))
+                last = group.write(state=HardState(*details))
             else:
-                await group.write_and_wait(*entries(G1, *details))
+                last = group.write(*entries(G1, *details))
+        failure = await group.listener.wait_failure()
+        assert group.listener.confirmed < last
+        assert storage.recovered[1].failure is failure
+        with pytest.raises(CorruptLogError):
+            storage.get_log_storage(1)
+        group.write(state=HardState(99, 1))
+        await other.write_and_wait(*entries(G2, 1, 2))
+        assert group.listener.heard[-1] is failure
     refuses(recovery := await read(disk), 1)
-    assert complaint in str(recovery.groups[1].failure)
+    assert str(recovery.groups[1].failure) == str(failure)
+    assert complaint in str(failure)
+    assert log_of(recovery, 2) == ["1@1"]
 
 
 # -- mixed generations -----------------------------------------------------------------------------------------------------------
@@ -347,7 +364,7 @@ async def test_a_history_that_cannot_be_is_damage(disk: SimulatedDisk, written: 
 
 async def rolled(disk: SimulatedDisk, *, seed: int = 0) -> None:
     """Three files, two groups, one of them only in the first file."""
-    storage = wal(disk.mount(), seed=seed, max_log_file_size=4096)
+    storage = wal(disk.mount(), seed=seed, max_log_file_size=4608)
     async with serving(storage):
         one, two = await start_group(storage, G1), await start_group(storage, G2)
         await two.write_and_wait(*entries(G2, 1, 3), state=HardState(4, 2))
@@ -372,16 +389,14 @@ async def test_ST_11_a_missing_file_is_missed(disk: SimulatedDisk, missing: str)
     await found_on(disk)  # a start, which notes the newest file
     disk.delete(missing)
     for _ in range(2):
-        found = await found_on(disk)
-        if missing == FIRST:
-            # Nothing is known of the groups but that something is missing: none is made either.
-            storage = wal(disk.mount())
-            async with serving(storage):
-                with pytest.raises(CorruptLogError, match="missing"):
-                    await storage.create_group(record(G3))
-        for group in found.values():
+        for group_id, group in (await found_on(disk)).items():
             assert group.failure is not None
-            assert missing in group.failure
+            if missing == FIRST:
+                # The next file has a checkpoint, which is all there is to know but for the entries.
+                assert f"entries 1 to {2 if group_id == 2 else 3} of group {group_id} are in no file" in group.failure
+                assert SECOND in group.failure
+            else:
+                assert missing in group.failure
 
 
 async def test_ST_11_a_whole_log_that_is_gone_is_missed(disk: SimulatedDisk) -> None:
@@ -389,10 +404,37 @@ async def test_ST_11_a_whole_log_that_is_gone_is_missed(disk: SimulatedDisk) -> 
     await found_on(disk)
     for name in disk.names(LOG):
         disk.delete(f"{LOG}/{name}")
-    storage = wal(disk.mount())
+    storage = wal(disk.mount(), cleaning=True)
     async with serving(storage):
         with pytest.raises(CorruptLogError, match="missing"):
             await storage.create_group(record(G1))
+        await storage.remove_group(G1)
+        group = await start_group(storage, GroupKey(1, 2))
+        await group.write_and_wait(*entries(group.key, 1, 3))
+    assert disk.names(LOG) == ["00000004.wal"]
+    for _ in range(2):
+        storage = wal(disk.mount(), cleaning=True)
+        async with serving(storage):
+            with pytest.raises(CorruptLogError, match="checkpoint"):
+                await storage.create_group(record(G2))
+            assert [str(each) for each in (await state_of(storage))[1].entries] == ["1@1", "2@1"], "but for what was made anew"
+
+
+async def test_ST_11_files_that_held_a_damaged_group_are_missed(disk: SimulatedDisk) -> None:
+    """No checkpoint says anything of it. So whoever removes the damaged file does not get rid of the damage."""
+    data = await three_batches(disk)
+    disk.overwrite(FIRST, patched(data, batches(data)[-1] + 700, b"?"))
+    storage = wal(disk.mount())
+    async with serving(storage):
+        group = await start_group(storage, G2)
+        await group.write_and_wait(*entries(G2, 3, 5))
+    disk.delete(FIRST)
+    storage = wal(disk.mount())
+    async with serving(storage):
+        for key in (G1, G2, G3):
+            with pytest.raises(CorruptLogError, match="checkpoint"):
+                await storage.create_group(record(key))
+    assert SECOND.rsplit("/", 1)[1] in disk.names(LOG)
 
 
 async def test_ST_11_a_log_put_back_from_an_older_copy_is_missed(disk: SimulatedDisk) -> None:
@@ -485,7 +527,7 @@ async def test_what_a_killed_process_wrote_is_synced_before_it_counts(disk: Simu
         disk.kill()
         reopened = wal(disk.mount())
         await reopened.open(1, "demo")
-        found = state_of(reopened)
+        found = await state_of(reopened)
         disk.crash("none")
         assert await found_on(disk) == found
         assert len(found[1].entries) == 3
@@ -526,7 +568,7 @@ def forged(data: bytes, *bodies: list[bytes], skip: int = 0) -> bytes:
     header = decode_batch_header(data, batches(data)[-1], identity)
     assert header is not None
     sequences = range(header.sequence + 1 + skip, header.sequence + 1 + skip + len(bodies))
-    return data + b"".join(bytes(encode_batch(identity, number, [1], body)) for number, body in zip(sequences, bodies, strict=True))
+    return data + b"".join(bytes(encode_batch(identity, number, [1], body).data) for number, body in zip(sequences, bodies, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -534,7 +576,7 @@ def forged(data: bytes, *bodies: list[bytes], skip: int = 0) -> bytes:
     [
         ([encode_group(record(G1, 1, 9))], "made twice"),
         ([encode_tombstone(GroupKey(1, 3), Member(1)), encode_group(record(GroupKey(1, 3)))], "had been removed"),
-        ([encode_tombstone(G1, Member(1)), encode_write(G1, HardState(9, 1), ())], "does not exist"),
+        ([encode_tombstone(GroupKey(1, 3), Member(1)), encode_write(G1, HardState(9, 1), ())], "does not exist"),
         ([encode_write(GroupKey(1, 2), None, entries(GroupKey(1, 2), 1, 2))], "does not exist"),
         ([struct.pack("<B3xIQI", 77, 0, 1, 1)], "unknown kind"),
         ([struct.pack("<B3xIQI", 2, 3, 1, 1) + b"abc"], "another size"),

@@ -5,7 +5,7 @@ What stands in an annotation here is what the type checker of a user will see: `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, assert_type
 
 import trio
@@ -47,6 +47,20 @@ class Account(trioraft.StateMachine):
         self.balance += command
         return self.balance
 
+    def snapshot(self) -> Iterable[int]:
+        return [self.balance]
+
+    def restore(self, records: Iterator[int]) -> None:
+        (self.balance,) = records
+
+    def stored_index(self) -> int:
+        return 0
+
+
+def make_account(group_id: int) -> trioraft.StateMachine:
+    """A factory for the groups of a disk."""
+    return Account()
+
 
 class Watcher(trioraft.Instrument):
     """All kinds of events."""
@@ -69,6 +83,13 @@ class Watcher(trioraft.Instrument):
                 assert_type(available, bool)
             case trioraft.SlowRoundTrip():
                 pass
+            case trioraft.SnapshotSaved(at=at, size=size, received=received):
+                assert_type(at, trioraft.EntryId)
+                assert_type(size, int)
+                assert_type(received, bool)
+            case trioraft.SnapshotFailed(what=what, error=error):
+                assert_type(what, str)
+                assert_type(error, BaseException)
 
 
 def settings() -> tuple[trioraft.MultiRaftConfig, trioraft.GroupConfig]:
@@ -97,9 +118,13 @@ async def embed() -> None:
         server=trioraft.RpcServerConfig(bind_addr="127.0.0.1:5001"),
         addresses=addresses,
         config=node,
+        machine_factory=make_account,
+        group_config=limits,
         instruments=[Watcher()],
     ) as manager:
         assert_type(manager, trioraft.MultiRaftManager)
+        assert_type(manager.group_ids, list[int])
+        assert_type(await manager.add_group(8, members={1, 2, 3}), trioraft.RaftGroup)
         group = await manager.add_group(7, Account(), members={1, 2, 3}, config=limits)
         assert_type(group, trioraft.RaftGroup)
         await use(group)
@@ -114,6 +139,7 @@ async def use(group: trioraft.RaftGroup) -> None:
     assert_type(await group.wait_leader(), int)
     assert_type(await group.propose(5), Any)
     await group.wait_applied(2)
+    assert_type(await group.snapshot(), trioraft.EntryId)
     assert_type(group.id, int)
     assert_type(group.leader, int | None)
     assert_type(group.is_leader, bool)
@@ -147,13 +173,15 @@ async def recover(group: trioraft.RaftGroup) -> None:
         assert_type(error.reason, BaseException | None)
     except trioraft.StateMachineError as error:
         assert_type(error.index, int)
+    except trioraft.SnapshotError:
+        pass
 
 
 def start() -> None:
     """Every error of a start."""
     try:
         trio.run(embed)
-    except trioraft.CorruptLogError as error:
+    except (trioraft.CorruptLogError, trioraft.CorruptSnapshotError) as error:
         assert_type(error.offset, int)
     except trioraft.StorageError as error:
         assert_type(error.kind, str)

@@ -12,6 +12,7 @@ from trioraft.core import (
     AppendEntriesReply,
     Attach,
     AttachRefused,
+    Configuration,
     Detach,
     Entry,
     EntryKind,
@@ -21,8 +22,23 @@ from trioraft.core import (
     PreVoteReply,
     RequestVote,
     RequestVoteReply,
+    encode_configuration,
 )
-from trioraft.wire import Envelope, Forward, ForwardOutcome, ForwardReply, Hello, Pulse, PulseKind, PulseLine, Welcome, seal
+from trioraft.wire import (
+    Envelope,
+    Forward,
+    ForwardOutcome,
+    ForwardReply,
+    Hello,
+    Pulse,
+    PulseKind,
+    PulseLine,
+    SnapshotAnswer,
+    SnapshotPiece,
+    SnapshotReply,
+    Welcome,
+    seal,
+)
 
 SOURCE, TARGET = 1, 2
 PAYLOAD_MAX = 1 << 16
@@ -36,7 +52,15 @@ groups = st.builds(GroupKey, numbers, st.just(1) | st.integers(0, 2**32 - 1))
 sources = st.builds(Member, st.just(SOURCE), replicas)
 targets = st.builds(Member, st.just(TARGET), replicas)
 payloads = st.binary(max_size=200)
-entries = st.builds(Entry, positions, positions, st.sampled_from(EntryKind), payloads)
+node_ids = st.integers(1, 2**32 - 1)
+configurations = st.builds(
+    lambda voters, replica: Configuration(voters, replicas={min(voters): replica}), st.sets(node_ids, min_size=1, max_size=4), replicas
+)
+kinds_and_payloads = st.tuples(st.sampled_from([EntryKind.NOOP, EntryKind.COMMAND]), payloads) | st.tuples(
+    st.just(EntryKind.CONFIGURATION), configurations.map(encode_configuration)
+)
+entries = st.builds(lambda index, term, what: Entry(index, term, *what), positions, positions, kinds_and_payloads)
+hashes = st.binary(min_size=32, max_size=32)
 flags = st.booleans()
 ends = (sources, targets, numbers)
 
@@ -57,6 +81,7 @@ messages = st.one_of(
     core_messages,
     st.builds(Forward, numbers, numbers, payloads),
     st.builds(ForwardReply, numbers, numbers, st.sampled_from(ForwardOutcome), payloads),
+    st.builds(SnapshotReply, sources, targets, entry_ids, hashes, st.sampled_from(SnapshotAnswer), numbers, st.text(max_size=128)),
 )
 envelopes = st.builds(Envelope, groups, messages)
 
@@ -72,8 +97,20 @@ pulses = st.builds(
     st.lists(lines, max_size=6).map(tuple),
 )
 
+pieces = st.builds(
+    lambda behind, **fields: SnapshotPiece(size=fields["offset"] + len(fields["data"]) + behind, **fields),
+    st.integers(0, 2**40),
+    group=groups,
+    source=sources,
+    target=targets,
+    term=numbers,
+    at=entry_ids,
+    sha256=hashes,
+    offset=st.integers(0, 2**40),
+    data=payloads,
+)
+
 store_ids = st.text("0123456789abcdef", min_size=32, max_size=32)
-node_ids = st.integers(1, 2**32 - 1)
 printable = st.text(max_size=32).filter(str.isprintable)
 hellos = st.builds(
     Hello, printable.filter(bool), node_ids, node_ids, store_ids, numbers, st.sampled_from(["control", "append", "snapshot"])
@@ -91,6 +128,8 @@ GROUP = GroupKey(7)
 ME, YOU = Member(SOURCE), Member(TARGET)
 REPLACED = Member(TARGET, EntryId(2, 40))
 STORE = "00112233445566778899aabbccddeeff"
+HASH = bytes(range(32))
+CONFIGURATION = Configuration({1, 2, 5}, {1, 2, 3}, {4}, replicas={5: EntryId(2, 40)})
 
 
 def noop(index: int = 5, term: int = 3) -> Entry:
@@ -125,7 +164,11 @@ MESSAGES = {
     "AttachRefused": AttachRefused(ME, YOU, 5),
     "Forward": Forward(2, 77, b"\x61x"),
     "ForwardReply": ForwardReply(2, 77, ForwardOutcome.RESULT, b"\x01"),
+    "SnapshotReply": SnapshotReply(ME, YOU, EntryId(3, 9), HASH, SnapshotAnswer.CONTINUE, 4096),
+    "SnapshotReply, to a replaced replica": SnapshotReply(ME, REPLACED, EntryId(3, 9), HASH, SnapshotAnswer.REFUSED, text="rotten"),
 }
+
+PIECE = SnapshotPiece(group=GROUP, source=ME, target=REPLACED, term=3, at=EntryId(3, 9), sha256=HASH, size=4099, offset=4096, data=b"end")
 
 PULSE = Pulse(
     3,

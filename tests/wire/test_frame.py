@@ -148,7 +148,7 @@ def test_body_kinds() -> None:
     assert decode_messages(encode_messages([], SOURCE, TARGET), SOURCE, TARGET, payload_bytes_max=PAYLOAD_MAX) == ([], 0)
 
 
-@pytest.mark.parametrize("body", [b"", b"\x00", b"\x05", b"trioraft", b"\x03\x00", b"\x04\x04"], ids=repr)
+@pytest.mark.parametrize("body", [b"", b"\x00", b"\x06", b"trioraft", b"\x03\x00", b"\x04\x04"], ids=repr)
 def test_TP_15_a_body_of_an_unknown_kind_is_refused(body: bytes) -> None:
     with pytest.raises(WireError):
         body_kind(body)

@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import struct
 from itertools import count
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import attrs
 import cbor2
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.wire.samples import GROUP, ME, MESSAGES, PAYLOAD_MAX, SOURCE, TARGET, YOU, append, command, envelopes, noop, record
+from tests.wire.samples import (
+    CONFIGURATION,
+    GROUP,
+    HASH,
+    ME,
+    MESSAGES,
+    PAYLOAD_MAX,
+    SOURCE,
+    TARGET,
+    YOU,
+    append,
+    command,
+    envelopes,
+    noop,
+    record,
+)
 from trioraft._errors import InvariantError, WireError
 from trioraft._types import EntryId, GroupKey, Member
-from trioraft.core import AppendEntries, AppendEntriesReply, Entry, Heartbeat
+from trioraft.core import (
+    AppendEntries,
+    AppendEntriesReply,
+    Configuration,
+    Entry,
+    EntryKind,
+    Heartbeat,
+    InstallSnapshot,
+    Message,
+    encode_configuration,
+)
 from trioraft.wire import (
     BODY_OVERHEAD_MAX,
     HEADER_BYTES_MAX,
@@ -23,13 +48,21 @@ from trioraft.wire import (
     Forward,
     ForwardOutcome,
     ForwardReply,
+    SnapshotAnswer,
+    SnapshotReply,
     decode_messages,
     encode_messages,
     message_size,
+    seal,
 )
-from trioraft.wire._message import _KINDS
+from trioraft.wire._message import _KINDS, SNAPSHOT_TEXT_BYTES_MAX
+
+NOT_OF_THE_CORE = {Forward, ForwardReply, SnapshotReply}
+NEVER_MESSAGES = {InstallSnapshot}
+"""They travel in other ways, or not at all."""
 
 HEARTBEAT = [7, 7, 1, 3, 6, 11, 0]
+REPLY = [18, 7, 1, 3, 9, 0, 4096, HASH, "", 0]
 
 
 def body_of(items: Any, tail: bytes = b"") -> bytes:
@@ -52,6 +85,9 @@ def test_round_trip(sent: list[Envelope]) -> None:
         message = envelope.message
         if isinstance(message, ForwardReply):
             assert type(message.outcome) is ForwardOutcome
+        elif isinstance(message, SnapshotReply):
+            assert type(message.answer) is SnapshotAnswer
+            assert type(message.at) is EntryId
         elif not isinstance(message, Forward):
             assert type(message.source) is Member
             assert type(message.target.replica) is EntryId
@@ -70,14 +106,16 @@ def value_of(field: attrs.Attribute[Any], kind: Any, numbers: count[int]) -> Any
     if kind is EntryId:
         return EntryId(next(numbers), next(numbers))
     if kind is bytes:
-        return b"%d" % next(numbers)
-    if kind is ForwardOutcome:
-        return ForwardOutcome.BUSY
+        return next(numbers).to_bytes(32, "little")
+    if kind is str:
+        return str(next(numbers))
+    if kind in (ForwardOutcome, SnapshotAnswer):
+        return kind.BUSY
     assert kind == tuple[Entry, ...], f"say here what a field of type {kind} may be"
     return (noop(next(numbers)), command(next(numbers)))
 
 
-@pytest.mark.parametrize("message_class", [*_KINDS, Forward, ForwardReply], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("message_class", [*_KINDS, *sorted(NOT_OF_THE_CORE, key=str)], ids=lambda kind: kind.__name__)
 def test_no_field_of_a_message_is_forgotten(message_class: type[Any]) -> None:
     """The round trip above draws only what its strategies name: a field with a default could be missing in both."""
     hints, fields, numbers = get_type_hints(message_class), attrs.fields(message_class), count(11)
@@ -121,6 +159,11 @@ GOLDEN = {
     "AttachRefused": ("82 00 85 0b 07 01 05 00", ""),
     "Forward": ("82 02 85 10 07 01 02 18 4d", "61 78"),
     "ForwardReply": ("82 01 86 11 07 01 02 18 4d 00", "01"),
+    "SnapshotReply": (f"82 00 8a 12 07 01 03 09 00 19 10 00 58 20 {HASH.hex(' ')} 60 00", ""),
+    "SnapshotReply, to a replaced replica": (
+        f"82 00 8a 12 07 01 03 09 03 00 58 20 {HASH.hex(' ')} 66 72 6f 74 74 65 6e 84 00 00 02 18 28",
+        "",
+    ),
 }
 
 
@@ -135,13 +178,21 @@ def test_golden_bytes(name: str) -> None:
 
 def test_every_message_class_has_a_number_of_its_own_and_a_sample() -> None:
     assert len({kind.number for kind in _KINDS.values()}) == len(_KINDS)
-    assert {type(message) for message in MESSAGES.values()} == {*_KINDS, Forward, ForwardReply}
+    assert set(_KINDS) == set(get_args(Message)) - NEVER_MESSAGES
+    assert {type(message) for message in MESSAGES.values()} == {*_KINDS, *NOT_OF_THE_CORE}
+
+
+def test_an_install_snapshot_is_not_sent() -> None:
+    message = InstallSnapshot(ME, YOU, 3, EntryId(3, 9), Configuration.bootstrap((1, 2)))
+    with pytest.raises(InvariantError, match="InstallSnapshot never travels"):
+        encode_messages([Envelope(GROUP, message)], SOURCE, TARGET)
 
 
 def test_a_message_of_another_node_is_not_sent() -> None:
     for source, target in ((Member(3), YOU), (ME, Member(3))):
-        with pytest.raises(InvariantError, match="n3"):
-            encode_messages([Envelope(GROUP, Heartbeat(source, target, 1, 0))], SOURCE, TARGET)
+        for message in (Heartbeat(source, target, 1, 0), SnapshotReply(source, target, EntryId(3, 9), HASH, SnapshotAnswer.BUSY)):
+            with pytest.raises(InvariantError, match="n3"):
+                encode_messages([Envelope(GROUP, message)], SOURCE, TARGET)
 
 
 def test_who_sent_a_message_is_known_from_the_connection() -> None:
@@ -190,11 +241,26 @@ BAD_MESSAGES = {
     "forward outcome is unknown": [17, 7, 1, 3, 4, 99],
     "forward outcome is a boolean": [17, 7, 1, 3, 4, True],
     "forward incarnation of the group too large": [16, 7, 2**32, 3, 4],
+    "snapshot reply too short": REPLY[:-1],
+    "snapshot reply too long": [*REPLY, 0],
+    "snapshot reply, group id is text": [18, "7", *REPLY[2:]],
+    "snapshot reply, offset is negative": [*REPLY[:6], -1, *REPLY[7:]],
+    "snapshot reply, answer is unknown": [*REPLY[:5], 4, *REPLY[6:]],
+    "snapshot reply, answer is a boolean": [*REPLY[:5], True, *REPLY[6:]],
+    "snapshot reply, sha256 too short": [*REPLY[:7], HASH[1:], "", 0],
+    "snapshot reply, sha256 too long": [*REPLY[:7], HASH + b"?", "", 0],
+    "snapshot reply, sha256 is text": [*REPLY[:7], HASH.hex()[:32], "", 0],
+    "snapshot reply, text is bytes": [*REPLY[:8], b"", 0],
+    "snapshot reply, text too long": [*REPLY[:8], "x" * (SNAPSHOT_TEXT_BYTES_MAX + 1), 0],
+    "snapshot reply, text too long as UTF-8": [*REPLY[:8], "ü" * (SNAPSHOT_TEXT_BYTES_MAX // 2) + "x", 0],
+    "snapshot reply, replicas are text": [*REPLY[:9], "0"],
+    "snapshot reply, replicas are false": [*REPLY[:9], False],
 }
 
 
 def test_the_good_message_of_these_tests_is_good() -> None:
     assert decode(body_of([0, HEARTBEAT])) == ([Envelope(GROUP, MESSAGES["Heartbeat"])], 0)
+    assert decode(body_of([0, REPLY])) == ([Envelope(GROUP, MESSAGES["SnapshotReply"])], 0)
 
 
 @pytest.mark.parametrize("name", BAD_MESSAGES)
@@ -203,7 +269,7 @@ def test_one_bad_message_is_skipped_and_counted(name: str) -> None:
     assert frame == ([Envelope(GROUP, MESSAGES["Heartbeat"])] * 2, 1)
 
 
-@pytest.mark.parametrize("kind", [0, 12, 15, 18, 2**64 - 1], ids=str)
+@pytest.mark.parametrize("kind", [0, 12, 15, 19, 2**64 - 1], ids=str)
 def test_TP_15_a_message_of_an_unknown_kind_is_skipped_with_its_tail(kind: int) -> None:
     probe = [5, 7, 1, 3, 2, 4, 4, 0]
     good = record()
@@ -227,6 +293,31 @@ def test_a_bad_record_costs_only_its_own_message() -> None:
 
 def test_a_message_that_has_no_tail_is_skipped_if_it_brings_one() -> None:
     assert decode(body_of([3, HEARTBEAT, 0, HEARTBEAT], b"abc")) == ([Envelope(GROUP, MESSAGES["Heartbeat"])], 1)
+    assert decode(body_of([3, REPLY, 0, REPLY], b"abc")) == ([Envelope(GROUP, MESSAGES["SnapshotReply"])], 1)
+
+
+@pytest.mark.parametrize(
+    "text, cut",
+    [
+        ("x" * (SNAPSHOT_TEXT_BYTES_MAX + 1), "x" * SNAPSHOT_TEXT_BYTES_MAX),
+        ("x" + "ü" * SNAPSHOT_TEXT_BYTES_MAX, "x" + "ü" * (SNAPSHOT_TEXT_BYTES_MAX // 2 - 1)),
+        ("a lone \ud800", "a lone ?"),
+    ],
+    ids=["too long", "cut inside a character", "not encodable"],
+)
+def test_the_text_of_a_snapshot_reply_is_cut_to_what_is_accepted(text: str, cut: str) -> None:
+    sent = SnapshotReply(ME, YOU, EntryId(3, 9), HASH, SnapshotAnswer.REFUSED, text=text)
+    received = decode(encode_messages([Envelope(GROUP, sent)], SOURCE, TARGET)).envelopes[0].message
+    assert isinstance(received, SnapshotReply)
+    assert received.text == cut
+
+
+def test_an_entry_with_a_configuration_that_is_none_costs_only_its_own_message() -> None:
+    probe = [5, 7, 1, 3, 2, 4, 4, 0]
+    good, bad = (Entry(5, 3, EntryKind.CONFIGURATION, payload) for payload in (encode_configuration(CONFIGURATION), b"voters: 1, 2"))
+    tails = seal(GROUP, good), seal(GROUP, bad)
+    frame = decode(body_of([len(tails[1]), probe, len(tails[0]), probe], tails[1] + tails[0]))
+    assert frame == ([Envelope(GROUP, append(good))], 1)
 
 
 def test_a_forward_is_bounded_like_a_command() -> None:
@@ -307,6 +398,15 @@ def test_message_size_is_an_upper_bound_also_before_sealing(envelope: Envelope) 
 def test_message_size_bounds_the_largest_message() -> None:
     far = EntryId(2**63 - 1, 2**63 - 1)
     largest = AppendEntriesReply(Member(SOURCE, far), Member(TARGET, far), far.term, far.index, far.index, far, far.index)
+    envelope = Envelope(GroupKey(2**63 - 1, 2**32 - 1), largest)
+    assert decode(encode_messages([envelope], SOURCE, TARGET)) == ([envelope], 0)
+    assert len(encode_messages([envelope], SOURCE, TARGET)) <= message_size(envelope) + BODY_OVERHEAD_MAX
+
+
+def test_message_size_bounds_the_largest_answer_to_a_snapshot() -> None:
+    far = EntryId(2**63 - 1, 2**63 - 1)
+    answer = SnapshotAnswer.REFUSED
+    largest = SnapshotReply(Member(SOURCE, far), Member(TARGET, far), far, HASH, answer, 2**63 - 1, "x" * SNAPSHOT_TEXT_BYTES_MAX)
     envelope = Envelope(GroupKey(2**63 - 1, 2**32 - 1), largest)
     assert decode(encode_messages([envelope], SOURCE, TARGET)) == ([envelope], 0)
     assert len(encode_messages([envelope], SOURCE, TARGET)) <= message_size(envelope) + BODY_OVERHEAD_MAX

@@ -8,10 +8,10 @@ from zlib import crc32
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.wire.samples import GROUP, PAYLOAD_MAX, command, entries, groups, noop, record
+from tests.wire.samples import CONFIGURATION, GROUP, PAYLOAD_MAX, command, entries, groups, noop, record
 from trioraft._errors import WireError
 from trioraft._types import GroupKey
-from trioraft.core import Entry, EntryKind
+from trioraft.core import Entry, EntryKind, encode_configuration
 from trioraft.wire import RECORD_HEADER_SIZE, open_record, open_records, seal
 
 
@@ -122,6 +122,14 @@ def test_a_payload_at_the_limit_is_accepted_and_one_above_it_is_not() -> None:
     assert open_record(data, 0, payload_bytes_max=8)[1].payload == b"12345678"
     with pytest.raises(WireError, match="up to 7"):
         open_record(data, 0, payload_bytes_max=7)
+
+
+@pytest.mark.parametrize("payload", [b"", b"{}", encode_configuration(CONFIGURATION) + b"\x00"], ids=len)
+def test_a_configuration_that_is_none_is_refused_in_spite_of_a_right_checksum(payload: bytes) -> None:
+    with pytest.raises(WireError, match="configuration that is none"):
+        open_record(resealed((len(payload), 7, 1, 5, 3, 2), payload), 0, payload_bytes_max=PAYLOAD_MAX)
+    for kind in (EntryKind.NOOP, EntryKind.COMMAND):
+        assert open_record(resealed((len(payload), 7, 1, 5, 3, kind), payload), 0, payload_bytes_max=PAYLOAD_MAX)[1].kind is kind
 
 
 @pytest.mark.parametrize(

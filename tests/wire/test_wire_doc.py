@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.wire.samples import GROUP, HELLO, ME, SOURCE, TARGET, YOU, command, noop
+from tests.wire.samples import GROUP, HELLO, ME, PIECE, SOURCE, TARGET, YOU, command, noop
 from trioraft._types import EntryId
-from trioraft.core import DELIVERY, AppendEntries
+from trioraft.core import DELIVERY, AppendEntries, Configuration
 from trioraft.wire import (
     PING,
     BodyKind,
@@ -19,12 +19,16 @@ from trioraft.wire import (
     ForwardOutcome,
     ForwardReply,
     PulseKind,
+    SnapshotAnswer,
+    SnapshotEncoder,
+    SnapshotReply,
     encode_frame,
     encode_hello,
     encode_messages,
+    encode_piece,
     encode_value,
 )
-from trioraft.wire._message import _KINDS, FORWARD, FORWARD_REPLY
+from trioraft.wire._message import _KINDS, FORWARD, FORWARD_REPLY, SNAPSHOT_REPLY
 
 DOC = Path(__file__).parents[2] / "docs" / "wire.md"
 
@@ -102,7 +106,82 @@ def ping_listing() -> str:
     return annotated(PING, [(4, "length of the body: 1"), (4, "CRC-32 of the body"), (1, "body kind 3: ping")])
 
 
-@pytest.mark.parametrize("listing", [hello_listing, append_entries_listing, ping_listing], ids=["hello", "append entries", "ping"])
+def piece_listing() -> str:
+    return annotated(
+        encode_frame([encode_piece(PIECE)]),
+        [
+            (4, "length of the body: 56"),
+            (4, "CRC-32 of the body"),
+            (1, "body kind 5: piece"),
+            (1, "length of the header: 51"),
+            (1, "array of 12"),
+            (2, "group 7, incarnation 1"),
+            (1, "term 3"),
+            (2, "snapshot up to 9@3: term 3, index 9"),
+            (34, "sha256 of the snapshot, 32 bytes"),
+            (3, "size of the file: 4099"),
+            (3, "offset 4096"),
+            (2, "source: replica 0@0"),
+            (3, "target: replica 40@2, term 2, index 40"),
+            (3, 'the data: "end"'),
+        ],
+    )
+
+
+def file_listing() -> str:
+    encoder = SnapshotEncoder(GROUP, EntryId(3, 9), Configuration.bootstrap([1]), compression="none")
+    for record in ({"x": 1}, None):
+        encoder.add(record)
+    return annotated(
+        encoder.finish(),
+        [
+            (8, '"TRIORSNP"'),
+            (4, "format version 1"),
+            (4, "CRC-32 of these 12 bytes"),
+            (8, "group 7"),
+            (4, "incarnation 1"),
+            (8, "up to 9@3: term 3"),
+            (8, "index 9"),
+            (1, "no compression"),
+            (4, "CRC-32 of these 29 bytes"),
+            (4, "a block, stored in 5 bytes"),
+            (4, "of 5 bytes, so stored as it is"),
+            (4, "CRC-32 of the two sizes and of the block"),
+            (4, '{"x": 1}'),
+            (1, "null"),
+            (4, "a section of 92 bytes"),
+            (4, "that is no block: the manifest"),
+            (4, "CRC-32 of the two sizes and of the manifest"),
+            (1, "array of 11"),
+            (4, "group 7, incarnation 1, term 3, index 9"),
+            (2, "configuration, 32 bytes"),
+            (6, "one voter: node 1"),
+            (6, "no outgoing half, no learners, nobody becomes one"),
+            (20, "node 1 has the replica number 0@0"),
+            (5, '"cbor"'),
+            (5, '"none"'),
+            (1, "2 records"),
+            (1, "of 5 bytes"),
+            (2, "the manifest begins at offset 66"),
+            (34, "SHA-256 of the first 66 bytes"),
+            (8, "the manifest begins at offset 66"),
+            (4, "format version 1"),
+            (4, "CRC-32 of these 12 bytes"),
+            (8, '"TRIORSNE"'),
+        ],
+    )
+
+
+LISTINGS = {
+    "hello": hello_listing,
+    "append entries": append_entries_listing,
+    "ping": ping_listing,
+    "piece": piece_listing,
+    "snapshot file": file_listing,
+}
+
+
+@pytest.mark.parametrize("listing", LISTINGS.values(), ids=LISTINGS)
 def test_the_examples_of_the_document_are_what_the_code_sends(listing: Callable[[], str]) -> None:
     expected = f"```text\n{listing()}\n```"
     assert expected in DOC.read_text("utf-8"), f"docs/wire.md should contain:\n{expected}"
@@ -123,12 +202,19 @@ def test_the_table_of_messages_is_complete() -> None:
     expected |= {
         (str(number), message.__name__, "send_append_entries", "append")
         for number, message in ((FORWARD, Forward), (FORWARD_REPLY, ForwardReply))
-    }
+    } | {(str(SNAPSHOT_REPLY), SnapshotReply.__name__, "send_vote", "control")}
     assert {(row[0], row[1], row[4], row[5]) for row in rows("Messages")} == expected
 
 
 @pytest.mark.parametrize(
-    "heading, kinds", [("Bodies", BodyKind), ("Forwarded proposals", ForwardOutcome), ("The pulse", PulseKind)], ids=str
+    "heading, kinds",
+    [
+        ("Bodies", BodyKind),
+        ("Forwarded proposals", ForwardOutcome),
+        ("The pulse", PulseKind),
+        ("Snapshots on the move", SnapshotAnswer),
+    ],
+    ids=str,
 )
-def test_the_tables_of_numbers_are_complete(heading: str, kinds: type[BodyKind | ForwardOutcome | PulseKind]) -> None:
+def test_the_tables_of_numbers_are_complete(heading: str, kinds: type[BodyKind | ForwardOutcome | PulseKind | SnapshotAnswer]) -> None:
     assert {(row[0], row[1]) for row in rows(heading) if row[1].isupper()} == {(str(int(kind)), kind.name) for kind in kinds}

@@ -22,7 +22,16 @@ from .._errors import ConfigError, RaftError
 from .._types import EntryId, NodeId
 from ._configuration import Configuration
 
-RefusalKind = Literal["already_joint", "joint_in_progress", "needs_joint", "no_voters_to_join_from", "not_joint", "removes_all_voters"]
+RefusalKind = Literal[
+    "already_joint",
+    "change_pending",
+    "joint_in_progress",
+    "needs_joint",
+    "no_voters_to_join_from",
+    "not_joint",
+    "removes_all_voters",
+    "term_not_begun",
+]
 
 
 class ChangeRefusedError(RaftError):
@@ -32,11 +41,13 @@ class ChangeRefusedError(RaftError):
     kind                        why
     ==========================  ==========================================================================
     ``already_joint``           a joint configuration cannot be entered from another
+    ``change_pending``          the change before is not committed yet
     ``joint_in_progress``       the change before has yet to leave its joint configuration
     ``needs_joint``             more than one voter changes: a direct step could make two leaders
     ``no_voters_to_join_from``  a configuration without voters has no outgoing half
     ``not_joint``               there is no joint configuration to leave
     ``removes_all_voters``      nobody would be left to vote
+    ``term_not_begun``          the leader has not committed an entry of its own term yet
     ==========================  ==========================================================================
     """
 

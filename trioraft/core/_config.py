@@ -70,6 +70,24 @@ class GroupConfig:
     apply_entries_max: int = attrs.field(default=4096, validator=_in_range(1, 1 << 20))
     """Entries handed to the state machine and not applied yet."""
 
+    snapshot_entries: int = attrs.field(default=100_000, validator=_in_range(1, 1 << 40))
+    """A snapshot is taken when so many entries have been applied since the last one (if the machine can take any)."""
+
+    snapshot_bytes: int = attrs.field(default=64 << 20, validator=_in_range(1, 1 << 50))
+    """The same in bytes of commands."""
+
+    keep_entries: int = attrs.field(default=10_000, validator=_in_range(0, 1 << 40))
+    """Entries before a snapshot that stay in the log, for followers that are a little behind. A follower that needs more gets the
+    snapshot, so one that is dead does not let the log grow."""
+
+    stream_hold_entries: int = attrs.field(default=1_000_000, validator=_in_range(0, 1 << 40))
+    """While a snapshot is on its way to a follower, the log is kept from there on, up to so many entries: enough to go on with when it
+    has arrived. Beyond that, the follower will need a newer one."""
+
+    log_memory_bytes_max: int = attrs.field(default=8 << 20, validator=_in_range(1, 1 << 34))
+    """Entries kept in memory; others are read back from the disk when somebody needs them. What is not durable or not committed yet
+    stays in memory whatever this says."""
+
     inbox_events_max: int = attrs.field(default=8192, validator=_in_range(16, 1 << 20))
     """Messages and proposals that wait for the group's driver. Beyond it messages are lost and proposals refused with `BusyError`."""
 

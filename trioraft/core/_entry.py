@@ -16,6 +16,8 @@ class EntryKind(IntEnum):
     """Appended by each new leader: commits what earlier terms left behind (paper 8, dissertation 6.4)."""
     COMMAND = 1
     """A command for the state machine."""
+    CONFIGURATION = 2
+    """Who is in the group from here on (`encode_configuration`): in force as soon as it is in a replica's log, committed or not."""
 
 
 # NB: not frozen. A log holds very many of these, and a frozen class costs 2.5 times as much to build.

@@ -9,8 +9,11 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from .._types import Index, NodeId
+from .._types import EntryId, Index, Member, NodeId
+from ._confchange import Target
+from ._entry import Entry
 from ._messages import Message
+from ._ready import LoadEntries
 
 
 @attrs.define
@@ -28,6 +31,17 @@ class Propose:
 
 
 @attrs.define
+class ChangeMembers:
+    """Append the next step on the way to `target`. Answered like `Propose`; the step is through when its entry is committed.
+
+    If it leads into a joint configuration, the leader leaves that by itself, with a further entry.
+    """
+
+    token: Any
+    target: Target
+
+
+@attrs.define
 class Persisted:
     """All writes of this group numbered up to `sequence` are durable."""
 
@@ -39,6 +53,41 @@ class Applied:
     """The state machine has applied everything up to `index`."""
 
     index: Index
+
+
+@attrs.define
+class EntriesLoaded:
+    """The answer to a `LoadEntries`, exactly one to each; late, maybe."""
+
+    load: LoadEntries
+    entries: tuple[Entry, ...]
+    """From `load.first` on, without a hole, as many as fit its limits and at least one. None: the log does not have them any more."""
+
+
+@attrs.define
+class SnapshotTaken:
+    """A snapshot is on this replica's disk, whole and durable: the log may be cut behind it."""
+
+    at: EntryId
+    """The last entry whose effect is in it."""
+
+
+@attrs.define
+class SnapshotSent:
+    """The answer to a `SendSnapshot`, exactly one to each."""
+
+    target: Member
+    at: EntryId
+    """The snapshot that was sent."""
+    arrived: bool
+    """The target has all of it, and answers by itself. False: the stream ended before, for whatever reason."""
+
+
+@attrs.define
+class TrimMemory:
+    """The node's memory for logs is full: keep at most so many bytes of entries that can be read back."""
+
+    bytes_max: int
 
 
 @attrs.define
@@ -76,4 +125,20 @@ class Campaign:
     """Start a pre-vote round now, whatever the clock says; refused as usual by peers that hear a leader. For tests and tools."""
 
 
-Event: TypeAlias = Message | TimePassed | Propose | Persisted | Applied | PeerDown | PeerUp | Unreachable | DiskSpace | Campaign
+Event: TypeAlias = (
+    Message
+    | TimePassed
+    | Propose
+    | ChangeMembers
+    | Persisted
+    | Applied
+    | EntriesLoaded
+    | SnapshotTaken
+    | SnapshotSent
+    | TrimMemory
+    | PeerDown
+    | PeerUp
+    | Unreachable
+    | DiskSpace
+    | Campaign
+)

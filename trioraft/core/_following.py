@@ -1,14 +1,15 @@
 """What a follower does: take what the leader of its term sends.
 
 Anybody who leads the present term is followed, by candidates too (paper 5.2): there cannot be another. What a message proves to be
-equal to the leader's log may be committed, and nothing beyond (paper figure 2).
+equal to the leader's log may be committed, and nothing beyond (paper figure 2). What is committed or cut off here is equal, whatever
+the message says of it, or safety is lost.
 """
 
 from __future__ import annotations
 
 from .._errors import InvariantError
 from .._types import EntryId, Member, Millis
-from ._messages import AppendEntries, AppendEntriesReply, Heartbeat, HeartbeatReply
+from ._messages import AppendEntries, AppendEntriesReply, Heartbeat, HeartbeatReply, InstallSnapshot
 from ._replica import Replica
 from ._roles import Follower, Leader, RoleState
 
@@ -41,7 +42,7 @@ def on_append_entries(replica: Replica, state: RoleState, message: AppendEntries
     log, previous = replica.log, message.previous
     # Leader completeness (paper 5.4): what is committed here is in the leader's log.
     log.check_committed(previous)
-    if not log.holds(previous):
+    if not log.holds(previous) and previous.index > log.start.index:
         may_match = log.find_term(min(previous.index, log.last_index), previous.term)
         hint = EntryId(log.term_at(may_match), may_match)
         replica.send(
@@ -51,9 +52,29 @@ def on_append_entries(replica: Replica, state: RoleState, message: AppendEntries
         )
         return
     log.merge(previous, message.entries)
+    replica.adopt_configuration(now)
     matched = previous.index + len(message.entries)
     log.commit_to(min(message.commit, matched))
     replica.promise(AppendEntriesReply(replica.me, message.source, replica.term, match=matched, commit=log.commit_index))
+
+
+def on_install_snapshot(replica: Replica, state: RoleState, message: InstallSnapshot, now: Millis) -> None:
+    """Begin anew behind a snapshot that is on the disk already; the answer leaves when the log on the disk says so too."""
+    follow(replica, message.source, now)
+    if not replica.has_space:
+        replica.drop("disk full")
+        return
+    log, at = replica.log, message.at
+    log.check_committed(at)
+    if at.index > log.commit_index:
+        log.install(at, message.configuration)
+        replica.adopt_configuration(now)
+        replica.applying.restore = replica.snapshot = at
+        replica.install = message
+        # Whatever was to be told to the storage is older than this.
+        replica.compaction = None
+    # Everything committed here is in the leader's log too (paper 5.4).
+    replica.promise(AppendEntriesReply(replica.me, message.source, replica.term, match=log.commit_index, commit=log.commit_index))
 
 
 def on_heartbeat(replica: Replica, state: RoleState, message: Heartbeat, now: Millis) -> None:

@@ -15,15 +15,18 @@ from typing import TypeAlias
 import attrs
 
 from .._types import NOTHING, EntryId, Index, Member, Term
+from ._configuration import Configuration
 from ._entry import Entry
 
 
 class Delivery(Enum):
-    """The three classes of messages, one transport verb each; the fourth verb carries snapshot pieces, which are no messages."""
+    """The four classes of messages, one transport verb each."""
 
     VOTE = "send_vote"
     APPEND = "send_append_entries"
     PULSE = "send_heartbeat_batch"
+    SNAPSHOT = "send_install_snapshot"
+    """In pieces that are no messages; see `InstallSnapshot`."""
 
 
 @attrs.define
@@ -153,6 +156,23 @@ class AttachRefused:
     term: Term
 
 
+@attrs.define
+class InstallSnapshot:
+    """Take this instead of a log that begins too late for you. Answered by an `AppendEntriesReply`.
+
+    Never travels as one message: a leader's driver streams the snapshot's file, and the receiver's driver makes this of it once the
+    whole file is on its disk, checked and synced. Whatever does not become of use is thrown away.
+    """
+
+    source: Member
+    target: Member
+    term: Term
+    at: EntryId
+    """The last entry whose effect is in the snapshot."""
+    configuration: Configuration
+    """The one at that entry, which may be older than the newest."""
+
+
 Message: TypeAlias = (
     PreVote
     | PreVoteReply
@@ -165,6 +185,7 @@ Message: TypeAlias = (
     | Attach
     | Detach
     | AttachRefused
+    | InstallSnapshot
 )
 
 DELIVERY: dict[type[Message], Delivery] = {
@@ -179,4 +200,5 @@ DELIVERY: dict[type[Message], Delivery] = {
     Attach: Delivery.PULSE,
     Detach: Delivery.PULSE,
     AttachRefused: Delivery.PULSE,
+    InstallSnapshot: Delivery.SNAPSHOT,
 }

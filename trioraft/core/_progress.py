@@ -9,7 +9,9 @@ state          the leader believes                                   it may send
 =============  ====================================================  ==============================================
 
 Moves between the states are the leader's: an answer that proves agreement makes a probing follower `REPLICATE`, a genuine
-rejection makes it `PROBE` again, and so does a report that messages were lost.
+rejection makes it `PROBE` again, and so does a report that messages were lost. A follower whose next entry has been cut off
+becomes `SNAPSHOT`; it leaves that with the first answer from which the log leads on, or as `PROBE`: behind the snapshot if that
+has arrived and no answer comes, from `match` if the stream has failed.
 
 NB: while probing, an answer need bring no news to prove agreement: with ``match == next - 1`` it acknowledges what was known.
 The leader goes by ``reply.match >= match`` there, not by what `acknowledge` returned.
@@ -33,7 +35,6 @@ class ProgressState(Enum):
     PROBE = "probe"
     REPLICATE = "replicate"
     SNAPSHOT = "snapshot"
-    """Not used yet: snapshots."""
 
 
 @attrs.define(init=False)
@@ -55,7 +56,7 @@ class Progress:
     """`PROBE`: a probe is out, and no answer has come. Whoever repeats it clears this first (`resend`)."""
 
     pending_snapshot: Index = 0
-    """`SNAPSHOT`: the index of the snapshot on its way. Not used yet: snapshots."""
+    """`SNAPSHOT`: the index of the snapshot on its way."""
 
     def __init__(self, *, next: Index, window_messages: int, window_bytes: int) -> None:  # noqa: A002 - the paper's word
         """Begin to probe a follower of whom nothing is known.
@@ -143,7 +144,7 @@ class Progress:
         self._enter(ProgressState.REPLICATE, self.match + 1)
 
     def become_snapshot(self, index: Index) -> None:
-        """A snapshot at `index` is on its way: no appends until it is there. Not used yet: snapshots.
+        """A snapshot at `index` is on its way: no appends until it is there.
 
         Raises:
             InvariantError: the follower holds everything up to `index` already.
@@ -153,11 +154,13 @@ class Progress:
         self._enter(ProgressState.SNAPSHOT, index + 1)
         self.pending_snapshot = index
 
-    def snapshot_failed(self) -> None:
-        """The snapshot did not arrive: probe from `match` again, but not before `resend`, or a failing stream would spin.
+    def snapshot_arrived(self, index: Index) -> None:
+        """The follower has a whole snapshot, maybe a newer one than was meant, and has yet to say what it holds."""
+        self.pending_snapshot = max(self.pending_snapshot, index)
+        self.next = self.pending_snapshot + 1
 
-        Not used yet: snapshots.
-        """
+    def snapshot_failed(self) -> None:
+        """The snapshot did not arrive: probe from `match` again, but not before `resend`, or a failing stream would spin."""
         self.pending_snapshot = 0
         self.become_probe()
         self.waiting = True

@@ -17,9 +17,27 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, get_args
 
 from .._errors import InvariantError, NotLeaderError
-from .._types import NEVER, Index, Millis, NodeId, Term
-from . import _attachment, _election, _following, _replication, _resending
-from ._events import Applied, Campaign, DiskSpace, Event, PeerDown, PeerUp, Persisted, Propose, TimePassed, Unreachable
+from .._types import NEVER, EntryId, Index, Millis, NodeId, Term
+from . import _attachment, _election, _following, _loading, _membership, _replication, _resending, _snapshots
+from ._configuration import Configuration
+from ._entry import Entry
+from ._events import (
+    Applied,
+    Campaign,
+    ChangeMembers,
+    DiskSpace,
+    EntriesLoaded,
+    Event,
+    PeerDown,
+    PeerUp,
+    Persisted,
+    Propose,
+    SnapshotSent,
+    SnapshotTaken,
+    TimePassed,
+    TrimMemory,
+    Unreachable,
+)
 from ._log import is_well_formed
 from ._messages import (
     AppendEntries,
@@ -29,6 +47,7 @@ from ._messages import (
     Detach,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
     Message,
     PreVote,
     PreVoteReply,
@@ -49,7 +68,7 @@ def _ignore(replica: Replica, state: RoleState, event: Event, now: Millis) -> No
     """Nothing follows from this event in this role."""
 
 
-def _on_propose(replica: Replica, state: RoleState, event: Propose, now: Millis) -> None:
+def _on_propose(replica: Replica, state: RoleState, event: Propose | ChangeMembers, now: Millis) -> None:
     replica.refused.append((event.token, NotLeaderError(replica.leader)))
 
 
@@ -63,7 +82,12 @@ def _on_persisted(replica: Replica, state: RoleState, event: Persisted, now: Mil
 
 
 def _on_applied(replica: Replica, state: RoleState, event: Applied, now: Millis) -> None:
-    replica.log.applied(event.index)
+    applying = replica.applying
+    was_restoring = applying.is_restoring
+    applying.applied(event.index)
+    if was_restoring and not applying.is_restoring:
+        # Only now: until then older snapshots are kept, the one that is being restored among them.
+        _snapshots.compact(replica)
 
 
 def _on_disk_space(replica: Replica, state: RoleState, event: DiskSpace, now: Millis) -> None:
@@ -88,11 +112,17 @@ _EVERYWHERE: dict[type, Handler] = {
     Heartbeat: _following.on_heartbeat,
     Attach: _attachment.on_attach,
     AttachRefused: _ignore,  # its term has been looked at
+    InstallSnapshot: _following.on_install_snapshot,
+    EntriesLoaded: _loading.on_entries_loaded,
+    TrimMemory: _loading.on_trim_memory,
+    SnapshotTaken: _snapshots.on_snapshot_taken,
+    SnapshotSent: _snapshots.on_snapshot_sent,
 }
 
 _NOT_LEADING: dict[type, Handler] = {
     **_EVERYWHERE,
     Propose: _on_propose,
+    ChangeMembers: _on_propose,
     Campaign: _election.on_campaign,
     PeerDown: _ignore,  # liveness is compared with the clock, which has been looked at
     PeerUp: _ignore,
@@ -125,6 +155,7 @@ HANDLERS: dict[type, dict[type, Handler]] = {
     Leader: {
         **_EVERYWHERE,
         Propose: _replication.on_propose,
+        ChangeMembers: _membership.on_change_members,
         Campaign: _ignore,
         PeerDown: _replication.on_peer_down,
         PeerUp: _replication.on_peer_up,
@@ -162,7 +193,7 @@ def check_complete(handlers: Mapping[type, Mapping[type, Handler]]) -> None:
 check_complete(HANDLERS)
 
 _MESSAGES: frozenset[type] = frozenset(get_args(Message))
-_FROM_LEADERS: frozenset[type] = frozenset({AppendEntries, Heartbeat, Attach})
+_FROM_LEADERS: frozenset[type] = frozenset({AppendEntries, Heartbeat, Attach, InstallSnapshot})
 
 
 class Raft(Replica):
@@ -197,6 +228,9 @@ class Raft(Replica):
         if kind is AppendEntries and not is_well_formed(message.previous, message.entries, message.term):
             self.drop("malformed")
             return False
+        if kind is InstallSnapshot and not 0 < message.at.term <= message.term:
+            self.drop("malformed")
+            return False
         if kind is PreVote or (kind is PreVoteReply and message.granted):
             return True
         if message.term > self.term:
@@ -223,6 +257,8 @@ class Raft(Replica):
             return True
         if kind is AppendEntries:
             self.send(AppendEntriesReply(self.me, message.source, self.term, match=0, rejected=message.previous.index))
+        elif kind is InstallSnapshot:
+            self.send(AppendEntriesReply(self.me, message.source, self.term, match=0, rejected=message.at.index))
         elif kind is Heartbeat:
             self.send(HeartbeatReply(self.me, message.source, self.term, 0, message.round))
         elif kind is Attach:
@@ -243,9 +279,20 @@ class Raft(Replica):
             or self.log.has_unwritten
             or self.ballot.has_unwritten
             or (type(self.state) is Leader and self.state.wants_append)
-            or self.log.has_committed(self.config.apply_bytes_max, self.config.apply_entries_max)
+            or self._has_to_apply
+            or self.loaded
+            or self.loads
+            or self.compaction
+            or self.send_snapshots
             or self._role_change() is not None
         )
+
+    @property
+    def _has_to_apply(self) -> bool:
+        applying, config = self.applying, self.config
+        if applying.has_next(config.apply_bytes_max, config.apply_entries_max):
+            return applying.is_next_in_memory or None not in self.loading
+        return applying.has_restore
 
     def take_ready(self, sequence: int) -> Ready:
         """Hand out everything that has come up since the last call; `sequence` numbers its write, if it has one.
@@ -254,23 +301,47 @@ class Raft(Replica):
         """
         if type(self.state) is Leader and self.state.wants_append:
             _replication.send_appends(self, self.state, self._now)
+        restore = None if self.applying.restore is None else self.applying.take_restore()
         ready = Ready(
             hard_state=self.ballot.take_unwritten(sequence),
             entries=self.log.take_unwritten(sequence),
             messages=tuple(self.messages),
             after_write=tuple(self.after_write),
-            committed=self.log.take_committed(self.config.apply_bytes_max, self.config.apply_entries_max),
+            committed=self._take_committed(),
             accepted=tuple(self.accepted),
             refused=tuple(self.refused),
             role_change=self._role_change(),
         )
+        # NB: what is rare costs nothing where it does not happen.
+        if restore or self.install or self.compaction or self.loads or self.send_snapshots:
+            self._take_rare(ready, restore)
         if ready.writes:
             ready.sequence = sequence
         if ready.role_change is not None:
             self._told = ready.role_change
         for taken in (self.messages, self.after_write, self.accepted, self.refused):
             taken.clear()
+        if self.log.memory_bytes > self.memory_bytes_max:
+            self.trim_memory()
         return ready
+
+    def _take_committed(self) -> tuple[Entry, ...]:
+        """What was read from the disk, then what follows in memory; or have the next piece read."""
+        applying, config = self.applying, self.config
+        committed = applying.take(config.apply_bytes_max, config.apply_entries_max)
+        if self.loaded:
+            committed = (*self.loaded, *committed)
+            self.loaded.clear()
+        if self.log.evicted_index and not applying.is_next_in_memory and self._has_to_apply:
+            self.load(None, *applying.missing(config.apply_bytes_max, config.apply_entries_max))
+        return committed
+
+    def _take_rare(self, ready: Ready, restore: EntryId | None) -> None:
+        ready.restore, ready.install, ready.compaction = restore, self.install, self.compaction
+        ready.loads, ready.send_snapshots = tuple(self.loads), tuple(self.send_snapshots)
+        self.install = self.compaction = None
+        self.loads.clear()
+        self.send_snapshots.clear()
 
     def _role_change(self) -> RoleChange | None:
         told = self._told
@@ -298,11 +369,27 @@ class Raft(Replica):
 
     @property
     def applied_index(self) -> Index:
-        return self.log.applied_index
+        return self.applying.applied_index
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the entries in memory take up, roughly."""
+        return self.log.memory_bytes
 
     def term_at(self, index: Index) -> Term:
-        """The term of an entry of the log; 0 before the first and beyond the last."""
+        """The term of an entry of the log; 0 before its start and beyond the last."""
         return self.log.term_at(index)
+
+    def configuration_at(self, index: Index) -> Configuration:
+        """The configuration in force at an index of the log, its start included.
+
+        Raises:
+            InvariantError: the log does not go there.
+        """
+        log = self.log
+        if not log.start.index <= index <= log.last_index:
+            raise InvariantError(f"the configuration at {index} is asked of a log from {log.start} to {log.last}")
+        return log.configurations.at(index)
 
     def watched(self) -> frozenset[NodeId]:
         """The nodes whose `PeerDown`/`PeerUp` this replica wants to hear of (its leader; or as leader: the members, this node included)."""
@@ -318,9 +405,12 @@ class Raft(Replica):
             term=self.term,
             vote=self.ballot.vote,
             leader=self.leader,
+            start=log.start,
             last=log.last,
+            snapshot=self.snapshot,
+            memory_bytes=log.memory_bytes,
             persisted_index=log.persisted_index,
             commit_index=log.commit_index,
-            applied_index=log.applied_index,
+            applied_index=self.applied_index,
             match=dict(self.state.match) if type(self.state) is Leader else {},
         )

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from .._errors import InvariantError, RaftError
-from .._types import NEVER, EntryId, Member, Millis, NodeId, Term
+from .._types import NEVER, NOTHING, EntryId, Index, Member, Millis, NodeId, Term
+from ._applying import Applying
 from ._ballot import Ballot
 from ._config import GroupConfig, Timing
 from ._configuration import Configuration
+from ._configurations import Configurations
 from ._entry import Entry, EntryKind
-from ._log import Log
-from ._messages import Attach, Detach, Message
+from ._log import Log, configurations_in, terms_of
+from ._messages import Attach, Detach, InstallSnapshot, Message
 from ._progress import Progress
-from ._ready import HardState, Role, RoleChange
+from ._ready import Compaction, HardState, LoadEntries, Role, RoleChange, SendSnapshot
 from ._roles import LONG_AGO, Candidate, Follower, Leader, MemberView, PreCandidate, RoleState
+from ._terms import Terms
 
 if TYPE_CHECKING:
     from random import Random
@@ -32,10 +35,50 @@ _BACK_OFF_MAX = 2
 
 @attrs.frozen(kw_only=True)
 class Durable:
-    """What a replica finds on its disk when it starts; `entries` are consecutive and start at 1 (until snapshots exist)."""
+    """What a replica finds on its disk when it starts."""
 
     hard_state: HardState = HardState()
+
     entries: Sequence[Entry] = ()
+    """The end of the log, as far as it is in memory; none of it need be. What is not is asked for when it is needed."""
+
+    terms: Terms = attrs.field(default=attrs.Factory(lambda durable: terms_of(durable.entries), takes_self=True))
+    """The whole log; left out if `entries` begin with the first that there ever was. Not changed by the replica."""
+
+    snapshot: EntryId = NOTHING
+    """The newest snapshot on the disk; 0@0: none. Never before ``terms.start``, so what was cut off is in it."""
+
+    commit: Index = 0
+    """Known to be committed: a hint, which may be too low."""
+
+    configurations: Sequence[tuple[Index, Configuration]] = attrs.field(
+        default=attrs.Factory(lambda durable: configurations_in(durable.entries), takes_self=True)
+    )
+    """The configuration at ``terms.start``, then those in the log behind it, each with the index of its entry. The first may be left out
+    if it is the group's first one; and all, if the whole log is in `entries`."""
+
+
+def _open_log(first: Configuration, durable: Durable, applied: Index) -> Log:
+    """Make the log of what the disk and the machine say.
+
+    Raises:
+        InvariantError: they contradict each other.
+    """
+    terms, snapshot = durable.terms, durable.snapshot
+    if not terms.start.index <= snapshot.index <= terms.last_index:
+        raise InvariantError(f"the newest snapshot on the disk is {snapshot}, but the log goes from {terms.start} to {terms.last}")
+    if terms.at(snapshot.index) != snapshot.term:
+        raise InvariantError(f"the newest snapshot on the disk is {snapshot}, but the log has term {terms.at(snapshot.index)} there")
+    history = list(durable.configurations)
+    if not history or history[0][0] > terms.start.index:
+        history.insert(0, (terms.start.index, first))
+    # What is in the machine or in a snapshot was committed, whatever the hint says.
+    commit = max(durable.commit, applied, snapshot.index)
+    return Log(durable.entries, terms, configurations=Configurations(history), commit=commit)
+
+
+def _members_of(configuration: Configuration) -> dict[NodeId, Member]:
+    return {node_id: configuration.member(node_id) for node_id in configuration.members()}
 
 
 class Replica:
@@ -52,9 +95,12 @@ class Replica:
         random: Random,
         liveness: Mapping[NodeId, Millis],
         now: Millis,
+        applied: Index = 0,
     ) -> None:
         """
         Args:
+            configuration: the group's first one.
+            applied: where the machine stands: what it has stored by itself, or the snapshot it was restored from; 0: it is new.
             liveness: the node's view of its peers, read and never written here: node id -> until when that node counts as live
                 (a missing peer is dead; this node itself is live unless its entry says otherwise). The node moves these points with
                 each pulse and steps `PeerDown`/`PeerUp` when one passes or returns; the core compares them with `now` wherever it
@@ -65,9 +111,13 @@ class Replica:
             InvariantError: what the disk held cannot be the state of a replica.
         """
         self.me = me
-        self.configuration = configuration
         self.config, self.timing = config, timing
-        self.log = Log(durable.entries)
+        self.log = _open_log(configuration, durable, applied)
+        self.applying = Applying(self.log, applied)
+        self.snapshot = durable.snapshot
+        """The newest snapshot on the disk."""
+        self.configuration = self.log.configurations.newest
+        """The one in force."""
         self.ballot = Ballot(durable.hard_state)
         if self.log.last.term > self.ballot.term:
             # Term and vote are durable before any entry of the term: if they are not there, a vote may have been lost with them.
@@ -75,6 +125,8 @@ class Replica:
         self.dropped: dict[str, int] = {}
         """Messages that were not looked at any further, by reason."""
         self.has_space = True
+        self.memory_bytes_max = config.log_memory_bytes_max
+        """For entries in memory: less than configured while the node has asked for less and not got it."""
         self.led_term: Term = 0
         """The last term that this replica has led, in this life."""
         self.refused_rounds = 0
@@ -84,10 +136,22 @@ class Replica:
         self.after_write: list[Message] = []
         self.accepted: list[tuple[Any, EntryId]] = []
         self.refused: list[tuple[Any, RaftError]] = []
+        self.loaded: list[Entry] = []
+        """Entries that were read to be applied, and are handed out with the next Ready."""
+        self.loads: list[LoadEntries] = []
+        self.install: InstallSnapshot | None = None
+        self.compaction: Compaction | None = None
+        self.send_snapshots: list[SendSnapshot] = []
+
+        # NB: both outlive the role. Who has one under way gets no second one, whatever has become of the first; each is answered once.
+        self.loading: dict[NodeId | None, LoadEntries] = {}
+        """Entries that are being read, by reader."""
+        self.streams: set[NodeId] = set()
+        """Nodes that a snapshot is on its way to."""
 
         self._random = random
         self._liveness = liveness
-        self._members = {node_id: configuration.member(node_id) for node_id in configuration.members()}
+        self._members = _members_of(self.configuration)
         self._now = now
         self._told = RoleChange(Role.FOLLOWER, self.term, None)
         self.state: RoleState = Follower(leader=None, last_heard=LONG_AGO, election_deadline=self.patience_until(now))
@@ -179,8 +243,50 @@ class Replica:
         """Say something that is true once everything up to now is durable."""
         self.after_write.append(message)
 
+    def trim_memory(self) -> None:
+        """Let go of entries beyond the limit, as far as that is possible now."""
+        self.log.evict(self.memory_bytes_max)
+        if self.log.memory_bytes <= self.memory_bytes_max:
+            self.memory_bytes_max = self.config.log_memory_bytes_max
+
     def drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    # What it reads
+
+    def load(self, reader: NodeId | None, first: Index, last: Index, bytes_max: int) -> None:
+        """Ask for entries that are not in memory; nothing is under way for this reader."""
+        load = LoadEntries(reader, first, last, bytes_max)
+        self.loading[reader] = load
+        self.loads.append(load)
+
+    # Changes of membership
+
+    def adopt_configuration(self, now: Millis) -> None:
+        """Go by the newest configuration in the log, whenever that may have changed."""
+        configuration = self.log.configurations.newest
+        if configuration is self.configuration:
+            return
+        self.configuration = configuration
+        self._members = _members_of(configuration)
+        if type(self.state) is Leader:
+            self._adopt_members(self.state, now)
+
+    def _adopt_members(self, state: Leader, now: Millis) -> None:
+        before, state.members = state.members, {}
+        for member in self.other_members():
+            view = before.pop(member.node_id, None)
+            if view is None or view.member != member:
+                # It has an election timeout to be heard, before it is missed for the quorum.
+                view = self._view(member, now)
+                state.match[member.node_id] = 0
+                self.send(Attach(self.me, member, self.term))
+            state.members[member.node_id] = view
+        for node_id, view in before.items():
+            del state.match[node_id]
+            self.send(Detach(self.me, view.member, self.term))
+        state.quorum_until = state.due = 0
+        state.wants_append = True
 
     # Changes of role
 
@@ -214,15 +320,8 @@ class Replica:
         Args:
             heard: who has answered in this term.
         """
-        log, config = self.log, self.config
-        members = {
-            member.node_id: MemberView(
-                member,
-                Progress(next=log.last_index + 1, window_messages=config.window_messages, window_bytes=config.window_bytes),
-                contact=now if member.node_id in heard else LONG_AGO,
-            )
-            for member in self.other_members()
-        }
+        log = self.log
+        members = {member.node_id: self._view(member, now if member.node_id in heard else LONG_AGO) for member in self.other_members()}
         match = dict.fromkeys(self._members, 0)
         match[self.me.node_id] = log.persisted_index
         self.state = state = Leader(members=members, match=match)
@@ -231,6 +330,11 @@ class Replica:
             self.send(Attach(self.me, member, self.term))
         log.append(Entry(log.last_index + 1, self.term, EntryKind.NOOP, b""))
         return state
+
+    def _view(self, member: Member, contact: Millis) -> MemberView:
+        config = self.config
+        progress = Progress(next=self.log.last_index + 1, window_messages=config.window_messages, window_bytes=config.window_bytes)
+        return MemberView(member, progress, contact)
 
     def _leave(self, leader: Member | None) -> None:
         """Tell those who count on this node's pulse, or on whose pulse it counts, that they should not; but not the new leader."""

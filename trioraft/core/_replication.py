@@ -8,16 +8,37 @@ The commit index travels with the next appends. Only if none have told it within
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from .._errors import BusyError, EntryTooLargeError
 from .._types import NEVER, EntryId, Index, Member, Millis
 from ._entry import Entry, EntryKind
 from ._events import PeerDown, PeerUp, Propose, Unreachable
+from ._membership import leave_committed_joint
 from ._messages import AppendEntries, AppendEntriesReply, Detach, HeartbeatReply
-from ._progress import ProgressState
+from ._progress import Progress, ProgressState
 from ._quorum import joint_index
 from ._replica import Replica
-from ._resending import call, detached, expect_answer, got_answer, hush, is_live, is_owing, nudge, probe, rest, retry_soon, send_heartbeat
+from ._resending import (
+    call,
+    detached,
+    expect_answer,
+    got_answer,
+    hush,
+    is_live,
+    is_owing,
+    is_streaming,
+    nudge,
+    probe,
+    rest,
+    retry_soon,
+    send_heartbeat,
+)
 from ._roles import Leader, MemberView
+from ._snapshots import send_snapshot
+
+Cut: TypeAlias = tuple[tuple[Entry, ...], int]
+"""Entries that follow each other, and their size."""
 
 # Time
 
@@ -80,7 +101,7 @@ def on_propose(replica: Replica, state: Leader, event: Propose, now: Millis) -> 
     if waiting and waiting + size > config.uncommitted_bytes_max:
         replica.refused.append((event.token, BusyError(f"{waiting} bytes of this group are waiting to be committed")))
         return
-    if log.uncommitted_entries >= config.uncommitted_entries_max:
+    if log.last_index - log.commit_index >= config.uncommitted_entries_max:
         replica.refused.append((event.token, BusyError(f"{log.uncommitted_entries} entries of this group are waiting to be committed")))
         return
     term = replica.ballot.term
@@ -96,24 +117,42 @@ def on_propose(replica: Replica, state: Leader, event: Propose, now: Millis) -> 
 def send_appends(replica: Replica, state: Leader, now: Millis) -> None:
     """Send every follower what its window allows."""
     state.wants_append = False
-    bytes_max, entries_max = replica.config.append_bytes_max, replica.config.append_entries_max
+    log, bytes_max, entries_max = replica.log, replica.config.append_bytes_max, replica.config.append_entries_max
     # Followers that are level get the same cut.
-    cuts: dict[Index, tuple[tuple[Entry, ...], int]] = {}
+    cuts: dict[Index, Cut] = {}
     for view in state.members.values():
         progress = view.progress
-        while progress.next <= replica.log.last_index and not progress.is_paused:
+        while progress.next <= log.last_index and not progress.is_paused:
             first = progress.next
+            if first <= log.evicted_index:
+                _fetch(replica, view, now)
+                break
             cut = cuts.get(first)
             if cut is None:
-                cut = cuts[first] = replica.log.slice(first, bytes_max, entries_max)
-            _send_append(replica, state, view, cut, now)
+                cut = cuts[first] = log.slice(first, bytes_max, entries_max)
+            send_append(replica, state, view, cut, now)
+        if progress.next > log.last_index > progress.match and progress.state is ProgressState.PROBE and not progress.waiting:
+            # Nothing follows what it may have (a new member, or a snapshot that ends the log): ask whether it has that.
+            send_append(replica, state, view, ((), 0), now)
 
 
-def _send_append(replica: Replica, state: Leader, view: MemberView, cut: tuple[tuple[Entry, ...], int], now: Millis) -> None:
+def _fetch(replica: Replica, view: MemberView, now: Millis) -> None:
+    """Have read what a member needs and is not in memory; or have the snapshot sent if the log does not have it either."""
+    if not is_live(replica, view, now):
+        return
+    log, config, node_id, first = replica.log, replica.config, view.member.node_id, view.progress.next
+    if first <= log.start.index:
+        send_snapshot(replica, view)
+    elif node_id not in replica.loading:
+        replica.load(node_id, first, min(log.evicted_index, first + config.append_entries_max - 1), config.append_bytes_max)
+
+
+def send_append(replica: Replica, state: Leader, view: MemberView, cut: Cut, now: Millis) -> None:
+    """Send a member the entries that it gets next."""
     entries, size = cut
     log = replica.log
     before = view.progress.next - 1
-    last = entries[-1].index
+    last = before + len(entries)
     previous = EntryId(log.term_at(before), before)
     replica.send(AppendEntries(replica.me, view.member, replica.term, previous, log.commit_index, entries))
     view.progress.sent(last, size)
@@ -163,13 +202,24 @@ def on_append_reply(replica: Replica, state: Leader, message: AppendEntriesReply
         return
     view.commit_known = max(view.commit_known, message.commit)
     if progress.acknowledge(message.match):
-        if progress.state is ProgressState.PROBE:
-            progress.become_replicate()
+        if progress.state is not ProgressState.REPLICATE:
+            _go_on(replica, progress)
+        if view.holds_log and progress.match >= log.commit_index:
+            view.holds_log = False
         state.match[message.source.node_id] = progress.match
         state.wants_append = True
         got_answer(view)
         advance_commit(replica, state, now)
     _settle(replica, state, view, now)
+
+
+def _go_on(replica: Replica, progress: Progress) -> None:
+    """It has said where the two logs agree: go on from there, if the log does."""
+    if progress.state is ProgressState.PROBE or progress.match >= replica.log.start.index:
+        progress.become_replicate()
+    elif progress.match >= progress.pending_snapshot:
+        # The log was not held that long: it needs a newer snapshot.
+        progress.become_probe()
 
 
 def _settle(replica: Replica, state: Leader, view: MemberView, now: Millis) -> None:
@@ -212,10 +262,16 @@ def advance_commit(replica: Replica, state: Leader, now: Millis) -> None:
     log = replica.log
     index = joint_index(replica.configuration, state.match)
     # Paper 5.4.2: entries of earlier terms are never committed by counting; the first own entry takes them along.
-    if index > log.commit_index and log.term_at(index) == replica.term:
+    before = log.commit_index
+    if index > before and log.term_at(index) == replica.term:
         log.commit_to(index)
         if state.members:
             _announce_soon(replica, state, now)
+        if replica.configuration.outgoing:
+            leave_committed_joint(replica, state, now)
+        elif before < log.configurations.newest_index <= index and not replica.can_campaign:
+            # Dissertation 4.2.2: it was removed, and had to lead until that is committed.
+            replica.become_follower(replica.term, None, now)
 
 
 def count_own_write(replica: Replica, state: Leader, now: Millis) -> None:
@@ -241,7 +297,7 @@ def on_peer_down(replica: Replica, state: Leader, event: PeerDown, now: Millis) 
     """Stop to send; remember."""
     state.quorum_until = state.due = 0
     view = state.members.get(event.node_id)
-    if view is not None and not is_live(replica, view, now):
+    if view is not None and not is_live(replica, view, now) and not is_streaming(replica, view):
         hush(view)
 
 
@@ -261,5 +317,5 @@ def on_peer_up(replica: Replica, state: Leader, event: PeerUp, now: Millis) -> N
 def on_unreachable(replica: Replica, state: Leader, event: Unreachable, now: Millis) -> None:
     """Messages may be lost: whoever owes nothing has lost nothing."""
     view = state.members.get(event.node_id)
-    if view is not None and is_owing(replica, view):
+    if view is not None and is_owing(replica, view) and not is_streaming(replica, view):
         retry_soon(replica, state, view, now)

@@ -11,8 +11,9 @@ function         called                                      ``resend_at``      
 `expect_answer`  when an append or a heartbeat is sent;      now + E/2, unless one runs  -
                  when one has spoken and still owes
 `got_answer`     when an acknowledgement is news             NEVER                       -
-`nudge`          when ``resend_at`` is reached; when the     by one of the next three    by one of the next three
+`nudge`          when ``resend_at`` is reached; when the     by one of the next four     by one of the next four
                  node is up
+... or nothing   while a snapshot is on its way to it        NEVER                       -
 ... or `rest`    if it owes nothing; also after any answer   NEVER                       False
 ... or `hush`    if it is not live; also when its node goes  NEVER                       True
                  down
@@ -20,8 +21,12 @@ function         called                                      ``resend_at``      
 `probe`          by `nudge`, by `hush`, and when its log     -                           False, unless it was being probed already
                  differs
 `retry_soon`     when messages to its node may be lost       now + H, or sooner          True if it was `REPLICATE`; - otherwise
+`_snapshots`     when a snapshot leaves                      NEVER                       - (False)
+...              when it has arrived                         as `expect_answer`           - (False)
+...              when the stream has failed                  now + H, later up to E      True
 ===============  ==========================================  ==========================  ===========================================
 
+While a snapshot is on its way (`is_streaming`) nobody else gives the member a deadline, and `hush` and `retry_soon` leave it alone.
 `Progress` itself sets ``waiting`` when a probe leaves, and clears it with the answer. `recall`, `call` and `detached` touch neither:
 they are about whose pulse speaks for whom, and the offer is repeated by the pulse.
 """
@@ -47,9 +52,14 @@ def is_live(replica: Replica, view: MemberView, now: Millis) -> bool:
     return now < view.contact + replica.timing.election_timeout or now < replica.live_until(view.member.node_id)
 
 
+def is_streaming(replica: Replica, view: MemberView) -> bool:
+    """Whether a snapshot is on its way: its end will be told."""
+    return view.member.node_id in replica.streams and view.progress.state is ProgressState.SNAPSHOT
+
+
 def expect_answer(replica: Replica, state: Leader, view: MemberView, now: Millis) -> None:
     """From now on an answer is waited for, if none is yet."""
-    if view.resend_at == NEVER:
+    if view.resend_at == NEVER and not (replica.streams and is_streaming(replica, view)):
         view.resend_at = now + replica.timing.election_timeout // 2
         state.wake_at(view.resend_at)
 
@@ -65,6 +75,8 @@ def got_answer(view: MemberView) -> None:
 def nudge(replica: Replica, state: Leader, view: MemberView, now: Millis) -> None:
     """An answer has not come: say one thing again, if the member is there to hear it."""
     view.resend_at = NEVER
+    if is_streaming(replica, view):
+        return
     if not is_owing(replica, view):
         rest(view)
     elif not is_live(replica, view, now):
@@ -89,6 +101,7 @@ def hush(view: MemberView) -> None:
     probe(view)
     view.progress.waiting = True
     view.resend_at = NEVER
+    view.holds_log = False
 
 
 def probe(view: MemberView) -> None:

@@ -70,6 +70,10 @@ class MemberView:
     """The commit index that it said it has."""
     resend_at: Millis = NEVER
     """When it has owed an answer for too long."""
+    holds_log: bool = False
+    """The log is not cut behind the snapshot that it was sent, until it has caught up."""
+    streams_failed: int = 0
+    """Snapshots in a row that did not arrive."""
 
 
 @attrs.define(eq=False)

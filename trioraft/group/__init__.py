@@ -2,6 +2,6 @@
 
 from ._applier import ApplyThreads as ApplyThreads
 from ._group import RaftGroup as RaftGroup
-from ._host import Host as Host
+from ._host import Host as Host, SnapshotTraffic as SnapshotTraffic
 from ._status import GroupStatus as GroupStatus
 from ._waiter import Token as Token, Waiter as Waiter

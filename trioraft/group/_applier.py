@@ -2,6 +2,9 @@
 
 Inline machines are fed in slices between two checkpoints of the driver, so that a long replay does not hold up other groups. Blocking
 machines run in a worker thread, one batch at a time, in a child task that exists only while there is work.
+
+One thing at a time is done with the machine: a batch is applied, its state is replaced by a snapshot, or a view of it is taken. So a view
+shows exactly what was applied up to `applied_index`, and nothing of a half-applied batch.
 """
 
 from __future__ import annotations
@@ -9,18 +12,23 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 import attrs
+import outcome
 import trio
 
-from .._errors import StateMachineError
+from .._errors import SnapshotError, StateMachineError
 from .._machine import ApplyContext, Codec, StateMachine
-from .._types import GroupId, Index, NodeId
+from .._types import EntryId, GroupKey, Index, NodeId
 from ..core import Entry, EntryKind
+from ..storage import SnapshotStorage
 from ._proposals import Proposals
-from ._waiter import Token
+from ._restoring import restore_machine
+from ._waiter import Token, Waiter
+
+T = TypeVar("T")
 
 SLICE: Final = 256
 """Entries applied between two checkpoints: about a millisecond for a machine as quick as it should be."""
@@ -35,49 +43,86 @@ class ApplyThreads:
     """Seconds that a stopping group waits for its batch in a thread; after that the thread is left to itself."""
 
 
+@attrs.frozen
+class _ViewRequest:
+    """Somebody waits for a view of the state."""
+
+    describe: Callable[[Index], Any]
+    waiter: Waiter
+
+
 class Applier:
     """Applies in order, exactly once in the life of a machine."""
 
     def __init__(
         self,
-        group_id: GroupId,
+        key: GroupKey,
         node_id: NodeId,
         machine: StateMachine,
         codec: Codec,
         proposals: Proposals,
+        snapshots: SnapshotStorage,
         *,
         wake: Callable[[], None],
         threads: ApplyThreads,
     ) -> None:
-        self._group_id, self._node_id = group_id, node_id
+        self._key, self._node_id = key, node_id
         self._machine, self._codec = machine, codec
-        self._proposals = proposals
+        self._proposals, self._snapshots = proposals, snapshots
         self._wake, self._threads = wake, threads
         self._thread_scope: trio.CancelScope | None = None
+        self._restore_scope: trio.CancelScope | None = None
         self._closed = False
         self._queue: deque[Entry] = deque()
-        self._batch_running = False
-        self._failure: StateMachineError | None = None
+        self._is_busy = False
+        self._snapshot: EntryId | None = None  # to be restored before anything is applied
+        self._view_request: _ViewRequest | None = None
+        self._failure: Exception | None = None
         self._waiting: list[tuple[Index, int, Token]] = []
         self._tickets = itertools.count()
         self.applied_index: Index = 0
+        self.applied_bytes = 0
+        """Payload that was applied in this process."""
+
+    def begin(self, applied: Index, snapshot: EntryId | None) -> None:
+        """Say where the machine stands at the start: it has everything up to `applied`, once it has been restored from `snapshot`."""
+        if snapshot is None:
+            self.applied_index = applied
+        else:
+            self.restore(snapshot)
+            self._wake()
 
     def add(self, entries: Sequence[Entry]) -> None:
         self._queue.extend(entries)
+
+    def restore(self, at: EntryId) -> None:
+        """Replace the machine's state by the snapshot at `at`, before anything that is added from now on; what waits is in it."""
+        self._queue.clear()
+        self._snapshot = at
 
     def work(self, nursery: trio.Nursery) -> None:
         """Do the next slice, or hand it to a thread; wakes the driver when there is more to do or to tell.
 
         Raises:
             StateMachineError: the machine raised what it had not declared, now or in its thread.
+            SnapshotError, StorageError: it could not be restored from a snapshot.
         """
         if self._failure is not None:
             raise self._failure
-        if not self._queue or self._batch_running:
+        if self._is_busy:
+            return
+        if self._snapshot is not None:
+            snapshot, self._snapshot = self._snapshot, None
+            self._is_busy = True
+            nursery.start_soon(self._restore, snapshot)
+            return
+        if self._view_request is not None:
+            self._show(self._view_request, nursery)
+        if not self._queue or self._is_busy:
             return
         batch = [self._queue.popleft() for _ in range(min(SLICE, len(self._queue)))]
         if self._machine.blocking:
-            self._batch_running = True
+            self._is_busy = True
             nursery.start_soon(self._run_in_thread, batch)
             return
         for entry in batch:
@@ -85,21 +130,27 @@ class Applier:
         if self._queue:
             self._wake()
 
+    # --- batches ------------------------------------------------------------------------------------------------------------------------
+
     async def _run_in_thread(self, batch: list[Entry]) -> None:
         if self._is_closed():
             return
-        # NB: shielded, so that a stop waits for the batch (the application may close its files next); `close` sets the bound.
-        with trio.CancelScope(shield=True) as self._thread_scope:
-            answers, failure = await trio.to_thread.run_sync(
-                self._apply_batch, batch, abandon_on_cancel=True, limiter=self._threads.limiter
-            )
-        if self._is_closed():
+        done = await self._in_thread(lambda: self._apply_batch(batch))
+        if self._is_closed() or done is None:
             return  # all callers have been answered
+        answers, failure = done
         for entry, (result, error) in zip(batch, answers, strict=False):
             self._applied(entry, result, error)
         self._failure = failure
-        self._batch_running = False
+        self._is_busy = False
         self._wake()
+
+    async def _in_thread(self, code: Callable[[], T]) -> T | None:
+        """Run `code` on the machine's behalf; None: the group stopped, and it was left to itself."""
+        # NB: shielded, so that a stop waits for the code (the application may close its files next); `close` sets the bound.
+        with trio.CancelScope(shield=True) as self._thread_scope:
+            return await trio.to_thread.run_sync(code, abandon_on_cancel=True, limiter=self._threads.limiter)
+        return None
 
     def _is_closed(self) -> bool:
         return self._closed
@@ -116,19 +167,94 @@ class Applier:
     def _apply(self, entry: Entry) -> tuple[Any, Exception | None]:
         if entry.kind is not EntryKind.COMMAND:
             return None, None
-        context = ApplyContext(self._group_id, entry.index, entry.term, self._node_id)
+        context = ApplyContext(self._key.group_id, entry.index, entry.term, self._node_id)
         try:
             return self._machine.apply(self._codec.decode(entry.payload), context), None
         except self._machine.declared_errors as error:
             return None, error
         except Exception as error:
-            raise StateMachineError(self._group_id, entry.index) from error
+            raise StateMachineError(self._key.group_id, entry.index) from error
 
     def _applied(self, entry: Entry, result: Any, error: Exception | None) -> None:
-        self.applied_index = entry.index
+        self.applied_bytes += len(entry.payload)
         self._proposals.answer(entry.index, entry.term, result, error)
-        while self._waiting and self._waiting[0][0] <= entry.index:
+        self._advance(entry.index)
+
+    def _advance(self, index: Index) -> None:
+        self.applied_index = index
+        while self._waiting and self._waiting[0][0] <= index:
             heapq.heappop(self._waiting)[2].succeed(None)
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------------------------
+
+    async def _restore(self, at: EntryId) -> None:
+        if self._is_closed():
+            return
+        failure: Exception | None = None
+        with trio.CancelScope() as self._restore_scope:
+            try:
+                await restore_machine(self._machine, self._snapshots, self._key, at, self._threads.limiter, patience=self._threads.patience)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it stops this group and no other
+                failure = error
+        if self._is_closed():
+            return
+        if failure is None:
+            self._proposals.abandon_to(at.index, f"this node got a snapshot up to {at} instead of the entry's result")
+            self._advance(at.index)
+        elif self._snapshot is None:  # or a newer one is to be restored, and may have taken the place of this
+            self._failure = failure
+        self._is_busy = False
+        self._wake()
+
+    async def take_view(self, describe: Callable[[Index], T]) -> tuple[T, Iterable[Any]]:
+        """Return a view of the machine's state (`StateMachine.snapshot`), and what `describe` said of the index that it shows.
+
+        `describe` is called in the same synchronous stretch in which the view is taken, or begun to be taken in the machine's thread.
+
+        Raises:
+            Exception: what either of the two raised.
+            GroupStoppedError: nothing will be applied any more.
+        """
+        self._view_request = request = _ViewRequest(describe, Waiter())
+        self._wake()
+        try:
+            view: tuple[T, Iterable[Any]] = await request.waiter.wait()
+        finally:
+            if self._view_request is request:
+                self._view_request = None
+        return view
+
+    def _show(self, request: _ViewRequest, nursery: trio.Nursery) -> None:
+        try:
+            description = request.describe(self.applied_index)
+            if self._machine.blocking:
+                self._is_busy = True
+                nursery.start_soon(self._show_in_thread, request, description)
+                return
+            view = self._machine.snapshot()
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the business of whoever wants the view
+            request.waiter.fail(error)
+        except (SystemExit, GeneratorExit) as error:  # a snapshot must not end the node
+            request.waiter.fail(SnapshotError(f"the state machine raised {type(error).__name__}"))
+        else:
+            request.waiter.succeed((description, view))
+        self._view_request = None
+
+    async def _show_in_thread(self, request: _ViewRequest, description: Any) -> None:
+        if self._is_closed():
+            return
+        view = await self._in_thread(lambda: outcome.capture(self._machine.snapshot))
+        if self._is_closed() or view is None:
+            return  # whoever waited has been told
+        self._view_request = None
+        if isinstance(view, outcome.Value):
+            request.waiter.succeed((description, view.value))
+        elif isinstance(view.error, Exception):
+            request.waiter.fail(view.error)
+        else:  # such as SystemExit: it must not get loose on the event loop
+            request.waiter.fail(SnapshotError(f"the state machine raised {type(view.error).__name__}"))
+        self._is_busy = False
+        self._wake()
 
     # --- who waits for an index ---------------------------------------------------------------------------------------------------------
 
@@ -147,6 +273,10 @@ class Applier:
     def close(self, error: Exception) -> None:
         """Nothing more will be applied, but for the batch that is in a thread."""
         self._closed = True
+        if self._restore_scope is not None:
+            self._restore_scope.cancel()
+        if self._view_request is not None:
+            self._view_request.waiter.fail(error)
         if self._thread_scope is not None:
             self._thread_scope.deadline = trio.current_time() + self._threads.patience
         waiting, self._waiting = self._waiting, []

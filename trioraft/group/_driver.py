@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import trio
 
+from .._errors import StorageError
 from .._types import GroupKey
-from ..core import Applied, Event, Persisted, Propose, Raft, Ready, RoleChange
+from ..core import Applied, EntriesLoaded, Event, InstallSnapshot, LoadEntries, Persisted, Propose, Raft, Ready, RoleChange
 from ..storage import LogStorage
 from ..wire import seal
 from ._applier import Applier
@@ -19,6 +20,7 @@ from ._gate import WriteGate
 from ._host import Host
 from ._inbox import Inbox
 from ._proposals import Proposals
+from ._snapshots import Snapshots
 
 
 class Driver:
@@ -33,18 +35,24 @@ class Driver:
         log: LogStorage,
         applier: Applier,
         proposals: Proposals,
+        snapshots: Snapshots,
         host: Host,
         on_role_change: Callable[[RoleChange], None],
     ) -> None:
         self._key, self._core = key, core
         self._inbox, self._log, self._host = inbox, log, host
-        self._applier, self._proposals = applier, proposals
+        self._applier, self._proposals, self._snapshots = applier, proposals, snapshots
         self._on_role_change = on_role_change
         self._gate = WriteGate()
         self._taken: list[Event] = []
+        self._memory = 0
+        self._configuration = core.configuration
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Turn after turn, until cancelled or until safety, disk or machine forbid to go on.
+
+        Args:
+            nursery: for what takes time: reads, machines and snapshots in threads. It ends with the driver.
 
         Raises:
             InvariantError, StorageError, StateMachineError: this replica must stop.
@@ -63,11 +71,20 @@ class Driver:
             if type(event) is Persisted:
                 host.send(self._key, self._gate.durable(event.sequence))
             core.step(event, now)
+            if type(event) is InstallSnapshot:
+                self._snapshots.stepped(event)
         if core.has_ready:
-            self._carry_out(core.take_ready(host.next_sequence()))
+            self._carry_out(core.take_ready(host.next_sequence()), nursery)
         self._applier.work(nursery)
         if self._applier.applied_index > core.applied_index:
             core.step(Applied(self._applier.applied_index), now)
+        self._snapshots.work(nursery)
+        if core.configuration is not self._configuration:
+            self._configuration = core.configuration
+            host.watch(self._key.group_id, core.watched())
+        if core.memory_bytes != self._memory:
+            self._memory = core.memory_bytes
+            host.set_log_memory(self._key.group_id, self._memory)
         if core.has_ready:
             self._inbox.run_again()
 
@@ -77,7 +94,7 @@ class Driver:
             if isinstance(event, Propose):
                 event.token.fail(error)
 
-    def _carry_out(self, ready: Ready) -> None:
+    def _carry_out(self, ready: Ready, nursery: trio.Nursery) -> None:
         for token, at in ready.accepted:
             self._proposals.add(at, token)
         for token, error in ready.refused:
@@ -87,13 +104,32 @@ class Driver:
             for entry in ready.entries:
                 if not entry.record:
                     seal(self._key, entry)
-            self._log.write(ready.sequence, ready.hard_state, ready.entries)
+            self._log.write(ready.sequence, ready.hard_state, ready.entries, ready.install)
             self._gate.wrote(ready.sequence)
         if ready.messages:
             self._host.send(self._key, ready.messages)
         if ready.after_write:
             self._host.send(self._key, self._gate.hold(ready.after_write))
+        if ready.restore is not None:
+            self._applier.restore(ready.restore)
         if ready.committed:
             self._applier.add(ready.committed)
+        if ready.compaction is not None:
+            self._log.compact(ready.compaction)
+        for load in ready.loads:
+            nursery.start_soon(self._load, load)
+        for request in ready.send_snapshots:
+            self._snapshots.send(nursery, request)
+        if ready.install is not None:
+            self._snapshots.installed(ready.install)
         if ready.role_change is not None:
             self._on_role_change(ready.role_change)
+
+    async def _load(self, load: LoadEntries) -> None:
+        try:
+            entries = await self._log.read(load)
+        except StorageError as error:
+            self._inbox.storage_failed(error)
+        else:
+            self._host.counters.entries_loaded += len(entries)
+            self._inbox.put_completion(EntriesLoaded(load, entries))

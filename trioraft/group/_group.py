@@ -12,13 +12,19 @@ from .._types import EntryId, GroupId, GroupKey, Index, NodeId, Term
 from ..core import GroupConfig, Propose, Raft, Role, RoleChange
 from ..observe import GroupFailed, Observable, RoleChanged
 from ..storage import GroupRecord, LogStorage, RecoveredGroup
+from ..wire import SnapshotPiece, SnapshotReply
 from ._applier import Applier
 from ._codec import codec_of
 from ._driver import Driver
 from ._host import Host
 from ._inbox import Inbox
 from ._proposals import Proposals
+from ._receiving import SnapshotReceiver
+from ._sending import SnapshotSender
+from ._snapshots import Snapshots
+from ._start import find_start
 from ._status import GroupStatus
+from ._taking import SnapshotTaker
 from ._waiter import Token, Waiter
 
 
@@ -42,17 +48,32 @@ class RaftGroup:
         self._codec = codec_of(machine)
         self._proposals = Proposals()
         self._applier = Applier(
-            self.id, host.node_id, machine, self._codec, self._proposals, wake=self.inbox.run_again, threads=host.apply_threads
+            self.key,
+            host.node_id,
+            machine,
+            self._codec,
+            self._proposals,
+            log.snapshots,
+            wake=self.inbox.run_again,
+            threads=host.apply_threads,
         )
+        start = find_start(record.key, machine, recovered.durable)
+        self._applier.begin(start.applied, start.restore)
         self._core = Raft(
             record.me,
             record.configuration,
             recovered.durable,
+            applied=start.applied,
             config=config,
             timing=host.timing,
             random=host.random,
             liveness=host.liveness,
             now=host.now(),
+        )
+        self._snapshots = Snapshots(
+            SnapshotTaker(record.key, machine, self._core, self._applier, log.snapshots, config, host, self.inbox),
+            SnapshotSender(record.key, log.snapshots, self._core, host, self.inbox),
+            SnapshotReceiver(record.key, log.snapshots, self._core, host, self.inbox),
         )
         self._driver = Driver(
             record.key,
@@ -61,6 +82,7 @@ class RaftGroup:
             log=log,
             applier=self._applier,
             proposals=self._proposals,
+            snapshots=self._snapshots,
             host=host,
             on_role_change=self._role_changed,
         )
@@ -91,7 +113,7 @@ class RaftGroup:
 
     def status(self) -> GroupStatus:
         """This replica at this moment."""
-        core = self._core.status()
+        core, taker = self._core.status(), self._snapshots.taker
         return GroupStatus(
             group_id=self.id,
             incarnation=self.key.incarnation,
@@ -99,14 +121,19 @@ class RaftGroup:
             term=core.term,
             vote=core.vote,
             leader=core.leader,
-            voters=self._record.configuration.voters,
-            learners=self._record.configuration.learners,
+            voters=self._core.configuration.voters,
+            learners=self._core.configuration.learners,
+            first_index=core.start.index + 1,
             last_index=core.last.index,
             persisted_index=core.persisted_index,
             commit_index=core.commit_index,
             applied_index=core.applied_index,
             match=core.match,
             waiting=len(self._proposals),
+            memory_bytes=core.memory_bytes,
+            snapshot=core.snapshot,
+            snapshot_running_since=taker.running_since,
+            snapshot_failure=taker.failure,
             failure=self._failure,
         )
 
@@ -166,6 +193,20 @@ class RaftGroup:
         self.hand_over(payload, waiter)
         return await waiter.wait()
 
+    async def snapshot(self) -> EntryId:
+        """Take a snapshot now, and cut the log behind it; return the last entry that is in it. Usually nobody need call this.
+
+        Raises:
+            SnapshotError: the machine takes none, or raised; nothing has changed.
+            GroupStoppedError: this replica has stopped.
+
+        *Cancellation:* the snapshot is taken all the same.
+        """
+        if self._leadership.value.has_stopped:
+            await trio.lowlevel.checkpoint()
+            raise self._stopped_error()
+        return await self._snapshots.taker.take()
+
     # --- what the node calls ----------------------------------------------------------------------------------------------------------
 
     def hand_over(self, payload: bytes, token: Token, *, forwarded: bool = False) -> None:
@@ -185,6 +226,14 @@ class RaftGroup:
         else:
             host.forward(leader, self.key, payload, token)
 
+    async def receive_snapshot(self, piece: SnapshotPiece) -> None:
+        """Take a piece of a leader's snapshot; the next one is read when this returns."""
+        await self._snapshots.receiver.receive(piece)
+
+    def snapshot_replied(self, reply: SnapshotReply) -> None:
+        """A member answers the snapshot that is on its way to it."""
+        self._snapshots.sender.replied(reply)
+
     async def run(self) -> None:
         """Run the replica until cancelled or failed. Never raises but for cancellation: a failure is a value, `failure`."""
         self._host.watch(self.id, self._core.watched())
@@ -196,6 +245,7 @@ class RaftGroup:
             finally:
                 # Now, and not when the nursery ends: that may wait for a machine's thread, and nobody may count on this replica meanwhile.
                 self._close()
+                nursery.cancel_scope.cancel()
 
     def _fail(self, error: Exception) -> None:
         self._failure = error
@@ -208,6 +258,7 @@ class RaftGroup:
         self._host.group_stopped(self.key)
         self._driver.close(self.unknown_outcome(f"group {self.id} stopped on this node"))
         self._applier.close(self._stopped_error())
+        self._snapshots.close(self._stopped_error())
         self.inbox.refuse_rest(self._stopped_error())
         self._proposals.abandon(f"group {self.id} stopped on this node")
 
@@ -238,4 +289,6 @@ class RaftGroup:
             await self.wait_applied(at.index)
         except GroupStoppedError:
             return "unknown"
+        if at.index <= self._core.status().start.index:
+            return "unknown"  # the log does not tell any more
         return "applied" if self._core.term_at(at.index) == at.term else "dropped"

@@ -2,7 +2,8 @@
 
 Rules:
 
-- Completions (writes done, deadline passed, peers up and down) never drop and never block: one slot per kind, newest wins.
+- Completions never drop and never block. Writes done, deadline passed, peers up and down: one slot per kind, newest wins. Answers to
+  what the core asked for (entries, snapshots): one each, and the core asks for few at a time.
 - Messages and proposals have a bound. A message that finds no room is lost, as messages may be; a proposal is refused at once.
 - Whoever puts something in wakes the driver; the driver takes everything at once.
 """
@@ -15,7 +16,22 @@ import trio
 
 from .._errors import StorageError
 from .._types import NodeId
-from ..core import DiskSpace, Event, Message, PeerDown, PeerUp, Persisted, Propose, TimePassed, Unreachable
+from ..core import (
+    DiskSpace,
+    EntriesLoaded,
+    Event,
+    InstallSnapshot,
+    Message,
+    PeerDown,
+    PeerUp,
+    Persisted,
+    Propose,
+    SnapshotSent,
+    SnapshotTaken,
+    TimePassed,
+    TrimMemory,
+    Unreachable,
+)
 
 
 class Inbox:
@@ -26,6 +42,7 @@ class Inbox:
         self._bytes_max: Final = bytes_max
         self._events: list[Event] = []
         self._bytes = 0  # of the proposals; what a leader sends is bounded by its window
+        self._completions: list[Event] = []
         self._peers: dict[NodeId, list[Event]] = {}
         self._restarted: set[NodeId] = set()
         self._persisted = 0
@@ -49,6 +66,11 @@ class Inbox:
     def put_line(self, line: Message) -> None:
         """Queue a line of the pulse: reliable there, so it must not be lost here. There are few of them, one per peer and change."""
         self._events.append(line)
+        self._wake()
+
+    def put_completion(self, completion: EntriesLoaded | SnapshotTaken | SnapshotSent | InstallSnapshot | TrimMemory) -> None:
+        """Queue the answer to something that was asked for, or what the node asks for: it must not be lost."""
+        self._completions.append(completion)
         self._wake()
 
     def put_proposal(self, proposal: Propose) -> bool:
@@ -96,6 +118,7 @@ class Inbox:
         self._wake()
 
     def storage_failed(self, error: StorageError) -> None:
+        """The log takes or gives nothing any more: the driver stops."""
         self._storage_error = error
         self._wake()
 
@@ -118,7 +141,7 @@ class Inbox:
         """Everything that is there, completions first: what they release lets the rest go further.
 
         Raises:
-            StorageError: the node's log is poisoned.
+            StorageError: the node's log is poisoned, or cannot be read.
         """
         if self._storage_error is not None:
             raise self._storage_error
@@ -130,6 +153,9 @@ class Inbox:
         if self._persisted:
             events.append(Persisted(self._persisted))
             self._persisted = 0
+        if self._completions:
+            events += self._completions
+            self._completions = []
         if self._peers:
             for kept in self._peers.values():
                 events += kept

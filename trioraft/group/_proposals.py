@@ -6,6 +6,7 @@ first one may still win elsewhere. So callers wait for (index, term), and all th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from .._errors import OutcomeUnknownError, ProposalDroppedError
@@ -42,9 +43,15 @@ class Proposals:
 
     def abandon(self, reason: str) -> None:
         """No more answers will come: everybody learns that the outcome is unknown."""
-        waiting, self._waiting = self._waiting, {}
-        for index, first in waiting.items():
-            link: _Link | None = first
+        self._abandon(list(self._waiting), reason)
+
+    def abandon_to(self, index: Index, reason: str) -> None:
+        """Entries up to `index` will not be applied one by one: whoever waits for them learns that the outcome is unknown."""
+        self._abandon([waiting for waiting in self._waiting if waiting <= index], reason)
+
+    def _abandon(self, indexes: Iterable[Index], reason: str) -> None:
+        for index in indexes:
+            link: _Link | None = self._waiting.pop(index)
             while link is not None:
                 term, token, link = link
                 token.fail(OutcomeUnknownError(reason, index, term))

@@ -47,6 +47,29 @@ class MultiRaftConfig:
     apply_threads: int = attrs.field(default=40, validator=_whole(1, 4096))
     """Worker threads that the blocking machines of all groups share."""
 
+    snapshot_threads: int = attrs.field(default=8, validator=_whole(1, 4096))
+    """Worker threads that machines of all groups share for their snapshots. One that hangs keeps its thread."""
+
+    snapshot_retry_interval: float = attrs.field(default=5.0, validator=_seconds(0.01, 3600))
+    """After a snapshot that could not be taken, or that a peer refused, the next try comes so much later; doubled with each failure in a
+    row, up to 64 times."""
+
+    snapshot_streams_max: int = attrs.field(default=4, validator=_whole(1, 1024))
+    """Snapshots that this node sends at once, and as many that it receives. Others wait."""
+
+    snapshot_streams_per_peer_max: int = attrs.field(default=2, validator=_whole(1, 1024))
+    """Of these, snapshots that it sends to one peer."""
+
+    snapshot_bandwidth: int = attrs.field(default=64 << 20, validator=_whole(1 << 10, 1 << 40))
+    """Bytes per second that this node sends of snapshots, all together."""
+
+    snapshot_piece_bytes: int = attrs.field(default=256 << 10, validator=_whole(1 << 10, 1 << 20))
+    """What one frame carries of a snapshot; less at a low bandwidth, so that all streams keep moving."""
+
+    log_memory_bytes_max: int = attrs.field(default=256 << 20, validator=_whole(0, 1 << 40))
+    """Entries of all groups that are kept in memory; beyond it, groups that have been quiet for longest let go of what they can read back
+    from the disk."""
+
     shutdown_timeout: float = attrs.field(default=5.0, validator=_seconds(0, 600))
     """How long a stop waits for the peers to hear of it, and for a blocking machine to finish its batch."""
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 import trio
 
-from .._errors import ConfigError, GroupExistsError, GroupNotFoundError, GroupStoppedError
+from .._errors import ConfigError, GroupExistsError, GroupNotFoundError
 from .._machine import StateMachine
 from .._types import GroupId, GroupKey, Member, NodeId
 from ..core import Configuration, GroupConfig
 from ..group import RaftGroup
 from ..observe import Counters
-from ..storage import GroupRecord, MultiRaftStorage, NodeRecord
+from ..storage import GroupRecord, MultiRaftStorage, NodeRecord, RecoveredGroup
 from ..transport import Identity, Receiver
 from ._clock import NodeClock
+from ._hosting import Hosting, check_machine
 from ._node import Node
 from ._peers import Peers
 from ._status import NodeStatus
@@ -34,20 +35,15 @@ class MultiRaftManager:
         storage: MultiRaftStorage,
         peers: Peers,
         clock: NodeClock,
-        running: dict[GroupId, RaftGroup],
+        hosting: Hosting,
         payload_bytes_max: int,
-        nursery: trio.Nursery,
     ) -> None:
         self.identity: Final = Identity(record.cluster_id, record.node_id, record.store_id, record.incarnation)
         self.receiver: Final = receiver
         """Where a listener brings what arrives."""
         self._node, self._storage, self._peers, self._clock = node, storage, peers, clock
         self._payload_bytes_max = payload_bytes_max
-        self._nursery = nursery
-        self._running = running
-        self._groups: dict[GroupId, RaftGroup] = {}
-        self._scopes: dict[GroupId, tuple[trio.CancelScope, trio.Event]] = {}
-        self._opening: set[GroupId] = set()
+        self._hosting = hosting
         self.bound_addresses: tuple[str, ...] = ()
         """Where the node listens, ports filled in."""
 
@@ -57,23 +53,37 @@ class MultiRaftManager:
 
     @property
     def groups(self) -> Mapping[GroupId, RaftGroup]:
-        """All groups opened here, those that stopped by themselves included."""
-        return MappingProxyType(self._groups)
+        """All groups opened in this process, those that stopped by themselves included."""
+        return MappingProxyType(self._hosting.opened)
+
+    @property
+    def group_ids(self) -> list[GroupId]:
+        """All groups that this node has a replica of, opened or not, ascending."""
+        return sorted(self._hosting.on_disk())
 
     @property
     def counters(self) -> Counters:
         return self._node.counters
 
     def get_group(self, group_id: GroupId) -> RaftGroup:
-        """Return a group that was opened here.
+        """Return a group; one that is on this node's disk and not open yet is opened, with a machine of the `machine_factory`.
 
         Raises:
-            GroupNotFoundError: `add_group` was not called for it in this process.
+            GroupNotFoundError: not on this node; or there is no `machine_factory`, and `add_group` was not called for it.
+            CorruptLogError: the group's log is damaged.
+            GroupStoppedError: it could not be opened before, in this process; or the node is stopping.
+            RaftError: it cannot be opened.
         """
-        try:
-            return self._groups[group_id]
-        except KeyError:
-            raise GroupNotFoundError(f"group {group_id} is not open on node {self.node_id}: call add_group first") from None
+        group = self._hosting.opened.get(group_id)
+        if group is not None:
+            return group
+        found = self._storage.recovered.get(group_id)
+        if found is None or found.tombstone is not None or group_id in self._hosting.reserved:
+            raise GroupNotFoundError(f"group {group_id} is not on node {self.node_id}: call add_group first")
+        if not self._hosting.has_factory and found.failure is None:
+            text = f"group {group_id} is not open on node {self.node_id}: call add_group, or give open_manager a machine_factory"
+            raise GroupNotFoundError(text)
+        return self._hosting.open(found)
 
     def status(self) -> NodeStatus:
         """The node at this moment."""
@@ -83,19 +93,20 @@ class MultiRaftManager:
             cluster_id=identity.cluster_id,
             store_id=identity.store_id,
             incarnation=identity.incarnation,
-            groups=len(self._running),
-            leading=sum(group.is_leader for group in self._running.values()),
-            failed=tuple(sorted(group.id for group in self._groups.values() if group.failure is not None)),
+            groups=len(self._hosting.running),
+            leading=sum(group.is_leader for group in self._hosting.running.values()),
+            failed=tuple(sorted(group.id for group in self._hosting.opened.values() if group.failure is not None)),
             peers=self._peers.status(self._clock.now()),
             sync_count=self._storage.sync_count,
             sync_age=self._storage.sync_age(),
             has_room=self._storage.has_room,
+            log_memory=self._node.log_memory,
         )
 
     async def add_group(
         self,
         group_id: GroupId,
-        machine: StateMachine,
+        machine: StateMachine | None = None,
         *,
         members: Iterable[NodeId],
         config: GroupConfig | None = None,
@@ -104,16 +115,19 @@ class MultiRaftManager:
         """Open a group, or create it where neither the group nor its tombstone exists; call it alike on all its members.
 
         Args:
-            machine: a fresh one: the log is replayed into it.
+            machine: a fresh one: it gets the newest snapshot and the log behind it. None: the `machine_factory` makes it; and a group
+                that runs already, because a message came first, is returned as it is.
+            config: None: the `group_config` of `open_manager`.
             members: node ids of the voters that start the group, this node among them. Equal on all members, and the same at each start.
             incarnation: of the group; must exceed that of a tombstone to create a group anew.
 
         Returns: the group, running. Its leader may not be known yet: `RaftGroup.wait_leader`.
 
         Raises:
-            GroupExistsError: opened already (and stopped, maybe), or on disk with other members or another incarnation, or removed in
-                this incarnation.
-            ConfigError: `members` lacks this node, or names one without an address; or a command could be too large to send.
+            GroupExistsError: opened already (and stopped, maybe) and a machine was given, or on disk with other members or another
+                incarnation, or removed in this incarnation.
+            ConfigError: no machine and no factory; or `members` lacks this node, or names one without an address; or a command could be
+                too large to send.
             CorruptLogError: the group's log is damaged; nothing was changed.
             StorageError: the group could not be written.
             GroupStoppedError: the node is stopping.
@@ -121,71 +135,74 @@ class MultiRaftManager:
         *Cancellation:* a new group may have been created on disk; calling again opens it.
         """
         voters = frozenset(members)
-        config = GroupConfig() if config is None else config
+        config = self._hosting.config if config is None else config
         self._check_arguments(group_id, incarnation, voters, machine, config)
-        if config.entry_bytes_max > self._payload_bytes_max:
-            raise ConfigError(
-                f"entry_bytes_max of group {group_id} is {config.entry_bytes_max}, but the transport carries at most "
-                f"{self._payload_bytes_max} bytes: lower the one, or raise frame_bytes_max of both the transport and the server"
-            )
-        if group_id in self._groups or group_id in self._opening:
+        key = GroupKey(group_id, incarnation)
+        if group_id in self._hosting.reserved:
+            raise GroupExistsError(f"group {group_id} is being opened or removed on node {self.node_id} already")
+        if (group := self._hosting.opened.get(group_id)) is not None:
+            if machine is None and group.failure is None:
+                await trio.lowlevel.checkpoint()
+                _matching(self._storage.recovered[group_id].record, key, voters)
+                return group
             # NB: also when it has stopped: what the start found on disk is older than what the group wrote since.
             raise GroupExistsError(
                 f"group {group_id} is open on node {self.node_id} already; one that stopped opens at the node's next start"
             )
-        self._opening.add(group_id)
-        try:
-            record = await self._open_or_create(GroupKey(group_id, incarnation), voters)
-        finally:
-            self._opening.discard(group_id)
-        if self._nursery.cancel_scope.cancel_called:
-            raise GroupStoppedError(group_id)
-        group = RaftGroup(
-            record,
-            self._storage.recovered[group_id],
-            machine,
-            self._storage.get_log_storage(group_id),
-            config=config,
-            host=self._node,
-        )
-        self._start(group)
-        return group
+        with self._hosting.reserve(group_id):
+            await self._open_or_create(key, voters)
+            machine = self._hosting.make_machine(group_id) if machine is None else machine
+            return self._hosting.start(self._storage.recovered[group_id], machine, config)
 
-    async def remove_group(self, group_id: GroupId, *, force: bool = False) -> None:
+    async def remove_group(self, group_id: GroupId, *, force: bool = False, incarnation: int | None = None) -> None:
         """Stop a group on this node and leave a tombstone, so that no late message brings it back. The other members are not told.
 
         Args:
-            force: needed while this replica is a voter: the group loses one vote for good.
+            force: needed while this replica is a voter: the group loses one vote for good. Also for one whose log is damaged.
+            incarnation: the one to remove; None: the one that is here. To be given where damage has made that unreadable. It and all
+                before it are barred for good, so one too low would let the same replica come again without its vote.
 
         Raises:
             GroupNotFoundError: no such group here.
+            ConfigError: no incarnation was given, and it cannot be read.
             GroupExistsError: this replica is a voter and `force` was not given.
 
         *Cancellation:* the group may be stopped and removed, or stopped and there again at the next start.
         """
-        group = self._groups.get(group_id)
-        if group is None:
-            raise GroupNotFoundError(f"group {group_id} is not open on node {self.node_id}")
-        if not force and self.node_id in group.status().voters:
+        found, group = self._storage.recovered.get(group_id), self._hosting.opened.get(group_id)
+        if found is not None and found.tombstone is not None:
+            # Whoever asked for it first may have left; it is durable before anybody hears that the group is gone.
+            await self._storage.remove_group(found.tombstone)
+        if found is None or (found.tombstone is not None and group is None):
+            raise GroupNotFoundError(f"group {group_id} is not on node {self.node_id}")
+        if found.tombstone is not None:
+            self._hosting.forget(group, group_id)
+            return
+        if not force and (found.record is None or self.node_id in self._voters(found, group)):
             raise GroupExistsError(f"node {self.node_id} is a voter of group {group_id}: change its members first, or pass force=True")
-        scope, done = self._scopes[group_id]
-        scope.cancel()
-        await done.wait()
-        await self._storage.remove_group(group.key)
-        if self._groups.get(group_id) is group:  # not one that was added since, while another call removed this one
-            del self._groups[group_id]
-            del self._scopes[group_id]
+        key = _removed(found, incarnation)
+        with self._hosting.reserve(group_id):
+            if group is not None:
+                await self._hosting.stop(group_id)
+            await self._storage.remove_group(key)
+        self._hosting.forget(group, group_id)
+
+    def _voters(self, found: RecoveredGroup, group: RaftGroup | None) -> frozenset[NodeId]:
+        if group is not None:
+            return group.status().voters
+        history = found.durable.configurations
+        configuration = history[-1][1] if history else cast(GroupRecord, found.record).configuration
+        return frozenset(configuration.voter_ids())
 
     def _check_arguments(
-        self, group_id: GroupId, incarnation: int, voters: frozenset[NodeId], machine: StateMachine, config: GroupConfig
+        self, group_id: GroupId, incarnation: int, voters: frozenset[NodeId], machine: StateMachine | None, config: GroupConfig
     ) -> None:
         """Refuse what would fail later, when the group is on disk already."""
         if type(group_id) is not int or not 0 <= group_id < 1 << 63:
             raise ConfigError(f"a group id is a whole number from 0 to 2**63 - 1, not {group_id!r}")
-        if type(incarnation) is not int or not 1 <= incarnation < 1 << 32:
-            raise ConfigError(f"an incarnation is a whole number from 1 to 2**32 - 1, not {incarnation!r}")
-        if not isinstance(machine, StateMachine):
-            raise ConfigError(f"the machine of group {group_id} must be an instance of a StateMachine, not {machine!r}")
+        _check_incarnation(incarnation)
+        if machine is not None or not self._hosting.has_factory:
+            check_machine(group_id, machine)
         if not isinstance(config, GroupConfig):
             raise ConfigError(f"the config of group {group_id} must be a GroupConfig, not {config!r}")
         if any(type(node_id) is not int for node_id in voters):
@@ -195,44 +212,58 @@ class MultiRaftManager:
         strangers = sorted(node_id for node_id in voters - {self.node_id} if node_id not in self._peers)
         if strangers:
             raise ConfigError(f"members {strangers} of group {group_id} have no address: name them in `addresses` of open_manager")
+        if config.entry_bytes_max > self._payload_bytes_max:
+            raise ConfigError(
+                f"entry_bytes_max of group {group_id} is {config.entry_bytes_max}, but the transport carries at most "
+                f"{self._payload_bytes_max} bytes: lower the one, or raise frame_bytes_max of both the transport and the server"
+            )
 
-    async def _open_or_create(self, key: GroupKey, voters: frozenset[NodeId]) -> GroupRecord:
-        """The group's record on disk, made now if there is none."""
+    async def _open_or_create(self, key: GroupKey, voters: frozenset[NodeId]) -> None:
+        """See to it that the group is on the disk."""
         found = self._storage.recovered.get(key.group_id)
         if found is not None and found.failure is not None:
             raise found.failure
         if found is not None and found.record is not None:
             await trio.lowlevel.checkpoint()
-            return _matching(found.record, key, voters)
+            _matching(found.record, key, voters)
+            return
         if found is not None and found.tombstone is not None and key.incarnation <= found.tombstone.incarnation:
             raise GroupExistsError(
                 f"group {key.group_id} was removed here in incarnation {found.tombstone.incarnation}: "
                 f"a new one needs incarnation={found.tombstone.incarnation + 1} on all its members"
             )
-        record = GroupRecord(key, Member(self.node_id), Configuration.bootstrap(voters))
-        await self._storage.create_group(record)
-        return record
-
-    def _start(self, group: RaftGroup) -> None:
-        self._groups[group.id] = self._running[group.id] = group
-        scope, done = self._scopes[group.id] = trio.CancelScope(), trio.Event()
-        self._nursery.start_soon(self._run, group, scope, done, name=f"trioraft group {group.id}")
-
-    async def _run(self, group: RaftGroup, scope: trio.CancelScope, done: trio.Event) -> None:
-        try:
-            with scope:
-                await group.run()
-        finally:
-            done.set()
+        await self._storage.create_group(GroupRecord(key, Member(self.node_id), Configuration.bootstrap(voters)))
 
 
-def _matching(record: GroupRecord, key: GroupKey, voters: frozenset[NodeId]) -> GroupRecord:
-    """The group found on disk, if it is the one that was asked for."""
-    if record.key != key:
-        raise GroupExistsError(f"group {key.group_id} exists here in incarnation {record.key.incarnation}, not {key.incarnation}")
+def _matching(record: GroupRecord | None, key: GroupKey, voters: frozenset[NodeId]) -> None:
+    """Refuse a group found on disk that is not the one asked for."""
+    if record is None or record.key != key:
+        incarnation = record.key.incarnation if record is not None else "no"
+        raise GroupExistsError(f"group {key.group_id} exists here in incarnation {incarnation}, not {key.incarnation}")
     if record.configuration.voters != voters:
         raise GroupExistsError(
             f"group {key.group_id} was created with members {sorted(record.configuration.voters)}, not {sorted(voters)}: "
             f"open it with the members it has"
         )
-    return record
+
+
+def _removed(found: RecoveredGroup, incarnation: int | None) -> GroupKey:
+    """Which replica is to be removed."""
+    own = None if found.record is None else found.record.key
+    if incarnation is None:
+        if own is None:
+            raise ConfigError(
+                f"group {found.group_id} is damaged, and which incarnation it was cannot be read: pass the newest that add_group was ever "
+                f"called with, which is incarnation=1 unless you gave another"
+            )
+        return own
+    _check_incarnation(incarnation)
+    # What damage hides may be a later replica than the one that can be read.
+    if own is not None and (incarnation < own.incarnation or (incarnation > own.incarnation and found.failure is None)):
+        raise GroupNotFoundError(f"group {found.group_id} is here in incarnation {own.incarnation}, not {incarnation}")
+    return GroupKey(found.group_id, incarnation)
+
+
+def _check_incarnation(incarnation: int) -> None:
+    if type(incarnation) is not int or not 1 <= incarnation < 1 << 32:
+        raise ConfigError(f"an incarnation is a whole number from 1 to 2**32 - 1, not {incarnation!r}")

@@ -6,17 +6,20 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Final, cast
 
+import trio
+
 from .._errors import BusyError
 from .._types import GroupId, GroupKey, Millis, NodeId
 from ..core import DELIVERY, Attach, AttachRefused, Delivery, Detach, Message, Timing
-from ..group import ApplyThreads, RaftGroup, Token
+from ..group import ApplyThreads, RaftGroup, SnapshotTraffic, Token
 from ..observe import Announcer
 from ..storage import MultiRaftStorage
 from ..transport import MultiplexedTransport
-from ..wire import Envelope
+from ..wire import Envelope, SnapshotReply
 from ._clock import NodeClock
 from ._deadlines import DeadlineQueue
 from ._forwards import Forwards
+from ._log_memory import LogMemory
 from ._peers import Peers
 
 
@@ -38,12 +41,21 @@ class Node:
         transport: MultiplexedTransport,
         announcer: Announcer,
         apply_threads: ApplyThreads,
+        snapshot_threads: trio.CapacityLimiter,
+        snapshot_traffic: SnapshotTraffic,
+        snapshot_retry_interval: float,
+        log_memory: LogMemory,
     ) -> None:
         self.node_id: Final = node_id
         self.timing: Final = timing
         self.random: Final = generator
         self.announcer: Final = announcer
         self.apply_threads: Final = apply_threads
+        self.snapshot_threads: Final = snapshot_threads
+        self.snapshot_traffic: Final = snapshot_traffic
+        self.snapshot_retry_interval: Final = snapshot_retry_interval
+        self._log_memory = log_memory
+        self.set_log_memory = log_memory.set
         self.counters: Final = announcer.counters
         self.liveness: Final[Mapping[NodeId, Millis]] = peers.liveness
         self._groups = groups
@@ -53,6 +65,10 @@ class Node:
         self.next_sequence = storage.next_sequence
         self.set_deadline = deadlines.set
         self.watch = peers.watch
+
+    @property
+    def log_memory(self) -> int:
+        return self._log_memory.total
 
     @property
     def has_room(self) -> bool:
@@ -70,6 +86,10 @@ class Node:
             else:
                 self._peers.put(key, cast(Attach | Detach | AttachRefused, message))
 
+    def send_snapshot_reply(self, key: GroupKey, reply: SnapshotReply) -> None:
+        self.counters.messages_out += 1
+        self._transport.send_vote(reply.target.node_id, (Envelope(key, reply),))
+
     def forward(self, peer: NodeId, key: GroupKey, payload: bytes, token: Token) -> None:
         if not self._transport.has_room(peer):
             token.fail(BusyError(f"the queue to node {peer}, which leads group {key.group_id}, is full: propose again later"))
@@ -82,4 +102,5 @@ class Node:
     def group_stopped(self, key: GroupKey) -> None:
         self._groups.pop(key.group_id, None)
         self._deadlines.forget(key.group_id)
+        self.set_log_memory(key.group_id, 0)
         self._peers.detach(key)

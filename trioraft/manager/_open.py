@@ -14,11 +14,13 @@ import trio
 
 from .._errors import ConfigError
 from .._types import NodeId
+from ..core import GroupConfig
 from ..observe import Announcer, Counters, Instrument
 from ..storage import MultiRaftStorage
 from ..transport import MultiplexedTransport, RpcServerConfig
 from ..wire import CLUSTER_ID_BYTES_MAX
 from ._config import MultiRaftConfig
+from ._hosting import MachineFactory
 from ._manager import MultiRaftManager
 from ._parts import Parts
 
@@ -33,6 +35,8 @@ async def open_manager(
     server: RpcServerConfig | None = None,
     addresses: Mapping[NodeId, str] | None = None,
     config: MultiRaftConfig | None = None,
+    machine_factory: MachineFactory | None = None,
+    group_config: GroupConfig | None = None,
     instruments: Sequence[Instrument] = (),
     generator: random.Random | None = None,
 ) -> AsyncIterator[MultiRaftManager]:
@@ -43,6 +47,9 @@ async def open_manager(
         cluster_id: equal on all nodes of a cluster; nodes of another cluster are refused.
         server: where to listen; None for a transport that brings its own listener (memory).
         addresses: of all nodes that groups may name as members, this one included or not.
+        machine_factory: makes the machine of a group that is on the disk when it is first needed: by a message, `get_group` or `add_group`.
+            None: each group waits for its `add_group`.
+        group_config: of all groups that are opened without one of their own.
         generator: the source of all randomness; give a seeded one to make a test repeatable.
 
     Raises:
@@ -63,7 +70,18 @@ async def open_manager(
     try:
         async with trio.open_nursery() as providers:
             announcer = Announcer(Counters(), instruments)
-            parts = Parts(record, storage, transport, config, addresses, announcer, generator or random.Random(), providers)
+            parts = Parts(
+                record,
+                storage,
+                transport,
+                config,
+                addresses,
+                announcer,
+                generator or random.Random(),
+                providers,
+                machine_factory=machine_factory,
+                group_config=group_config or GroupConfig(),
+            )
             try:
                 async with trio.open_nursery() as groups:
                     manager = parts.manager(groups)
@@ -107,6 +125,8 @@ class _Arguments(TypedDict):
     server: NotRequired[RpcServerConfig | None]
     addresses: NotRequired[Mapping[NodeId, str] | None]
     config: NotRequired[MultiRaftConfig | None]
+    machine_factory: NotRequired[MachineFactory | None]
+    group_config: NotRequired[GroupConfig | None]
     instruments: NotRequired[Sequence[Instrument]]
     generator: NotRequired[random.Random | None]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import trio
 
 from .._types import GroupId, NodeId
-from ..core import PeerDown, PeerUp
+from ..core import GroupConfig, PeerDown, PeerUp, TrimMemory
 from ..group import ApplyThreads, RaftGroup
 from ..observe import Announcer
 from ..storage import MultiRaftStorage, NodeRecord
@@ -18,10 +18,13 @@ from ._config import MultiRaftConfig
 from ._deadlines import DeadlineQueue
 from ._disk_watch import DiskWatch
 from ._forwards import Forwards
+from ._hosting import Hosting, MachineFactory
+from ._log_memory import LogMemory
 from ._manager import MultiRaftManager
 from ._node import Node
 from ._peers import Peers
 from ._router import Router
+from ._snapshot_traffic import NodeSnapshotTraffic
 from ._stores import KnownStores
 from ._ticker import Alarm, run_ticker
 
@@ -39,6 +42,9 @@ class Parts:
         announcer: Announcer,
         generator: random.Random,
         providers: trio.Nursery,
+        *,
+        machine_factory: MachineFactory | None,
+        group_config: GroupConfig,
     ) -> None:
         self._record, self._storage, self._transport, self._config = record, storage, transport, config
         self._providers = providers
@@ -63,6 +69,7 @@ class Parts:
         )
         for peer in self._addresses:
             self._peers.add(peer)
+        self._hosting = Hosting(storage, self._running, machine_factory=machine_factory, config=group_config)
         self._node = Node(
             record.node_id,
             timing,
@@ -76,16 +83,22 @@ class Parts:
             transport=transport,
             announcer=announcer,
             apply_threads=ApplyThreads(trio.CapacityLimiter(config.apply_threads), config.shutdown_timeout),
+            snapshot_threads=trio.CapacityLimiter(config.snapshot_threads),
+            snapshot_traffic=NodeSnapshotTraffic(config, transport, announcer.counters),
+            snapshot_retry_interval=config.snapshot_retry_interval,
+            log_memory=LogMemory(config.log_memory_bytes_max, self._trim_group),
         )
         self._router = Router(
             record.node_id,
             self._running,
+            find=self._hosting.find,
             peers=self._peers,
             forwards=self._forwards,
             stores=KnownStores(storage, providers),
             transport=transport,
             announcer=announcer,
             now=self._clock.now,
+            hurry=self._alarm.ring,
         )
 
     def _set_address(self, peer: NodeId, address: str) -> None:
@@ -96,6 +109,7 @@ class Parts:
         self._transport.set_address(peer, address)
 
     def manager(self, groups: trio.Nursery) -> MultiRaftManager:
+        self._hosting.begin(self._node, groups)
         return MultiRaftManager(
             self._record,
             node=self._node,
@@ -103,9 +117,8 @@ class Parts:
             storage=self._storage,
             peers=self._peers,
             clock=self._clock,
-            running=self._running,
+            hosting=self._hosting,
             payload_bytes_max=self._transport.payload_bytes_max,
-            nursery=groups,
         )
 
     async def start_providers(self, manager: MultiRaftManager, server: RpcServerConfig | None) -> None:
@@ -127,6 +140,7 @@ class Parts:
             alarm=self._alarm,
             disk=self._disk_watch,
             peers=self._peers,
+            waking=self._router.waking,
             forwards=self._forwards,
             groups=self._running,
         )
@@ -145,3 +159,8 @@ class Parts:
         group = self._running.get(group_id)
         if group is not None:
             group.inbox.put_peer(event)
+
+    def _trim_group(self, group_id: GroupId) -> None:
+        group = self._running.get(group_id)
+        if group is not None:
+            group.inbox.put_completion(TrimMemory(0))

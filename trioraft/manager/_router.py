@@ -1,6 +1,7 @@
 """From the transport to the groups: every message of a frame is routed before any driver runs.
 
-A message for a group, or an incarnation of one, that does not run here never creates anything: it is counted and dropped.
+A message for a group, or an incarnation of one, that is not on this node's disk never creates anything: it is counted and dropped. One
+for a group that is there and does not run yet starts it.
 """
 
 from __future__ import annotations
@@ -8,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from .._errors import GroupNotFoundError
+import trio
+
+from .._errors import GroupNotFoundError, WireError
 from .._types import GroupId, GroupKey, Millis, NodeId
 from ..core import Unreachable
 from ..group import RaftGroup
 from ..observe import Announcer, PeerRefused
 from ..transport import Identity, MultiplexedTransport
-from ..wire import Envelope, Forward, ForwardReply, Pulse
+from ..wire import Envelope, Forward, ForwardReply, Pulse, PulseLine, SnapshotAnswer, SnapshotReply, decode_piece
 from ._forwarded import RemoteToken, SeenRequests
 from ._forwards import Forwards
 from ._outcome import unknown_reply
 from ._peers import Peers, line_as_message
 from ._stores import KnownStores
+from ._waking import WakingLines
 
 
 class Router:
@@ -30,15 +34,24 @@ class Router:
         node_id: NodeId,
         groups: dict[GroupId, RaftGroup],
         *,
+        find: Callable[[GroupKey], RaftGroup | None],
         peers: Peers,
         forwards: Forwards,
         stores: KnownStores,
         transport: MultiplexedTransport,
         announcer: Announcer,
         now: Callable[[], Millis],
+        hurry: Callable[[], None],
     ) -> None:
+        """
+        Args:
+            find: the group that a message is for, started if need be.
+            hurry: has `waking.wake_some` called soon.
+        """
         self._node_id: Final = node_id
         self._groups = groups
+        self._find = find
+        self.waking: Final = WakingLines(self._put_line, hurry)
         self._peers, self._forwards, self._stores = peers, forwards, stores
         self._transport = transport
         self._announcer, self._counters = announcer, announcer.counters
@@ -82,11 +95,13 @@ class Router:
             if isinstance(message, ForwardReply):
                 self._forwards.answer(peer, message)
                 continue
-            group = self._groups.get(key.group_id)
+            group = self._find(key)
             if isinstance(message, Forward):
                 self._propose(peer, key, group, message)
-            elif group is None or group.key != key:
+            elif group is None:
                 counters.messages_unknown_group += 1
+            elif isinstance(message, SnapshotReply):
+                group.snapshot_replied(message)
             elif not group.inbox.put_message(message):
                 counters.messages_no_room += 1
 
@@ -94,12 +109,38 @@ class Router:
         if not self._stores.is_known(peer):
             return
         for line in self._peers.receive(peer, pulse, self._now()):
-            group = self._groups.get(line.group.group_id)
-            if group is None or group.key != line.group:
-                self._counters.messages_unknown_group += 1
-                self._peers.answer_unknown(peer, line)
+            group_id = line.group.group_id
+            if group_id in self._groups and group_id not in self.waking:
+                self._put_line(peer, line)
             else:
-                group.inbox.put_line(line_as_message(line, peer, self._node_id))
+                self.waking.put(peer, line)
+
+    def _put_line(self, peer: NodeId, line: PulseLine) -> None:
+        group = self._find(line.group)
+        if group is None:
+            self._counters.messages_unknown_group += 1
+            self._peers.answer_unknown(peer, line)
+        else:
+            group.inbox.put_line(line_as_message(line, peer, self._node_id))
+
+    async def snapshot(self, peer: NodeId, data: bytes) -> None:
+        try:
+            piece = decode_piece(data, peer, self._node_id)
+        except WireError:
+            self._counters.messages_not_understood += 1
+            return
+        await trio.lowlevel.checkpoint()
+        if not self._stores.is_known(peer):
+            return
+        group = self._find(piece.group)
+        if group is not None:
+            await group.receive_snapshot(piece)
+            return
+        self._counters.messages_unknown_group += 1
+        # Answered, or it would be offered again and again, and take a place among the streams each time.
+        text = f"node {self._node_id} does not run {piece.group}"
+        reply = SnapshotReply(piece.target, piece.source, piece.at, piece.sha256, SnapshotAnswer.REFUSED, 0, text)
+        self._transport.send_vote(peer, (Envelope(piece.group, reply),))
 
     def _propose(self, peer: NodeId, key: GroupKey, group: RaftGroup | None, request: Forward) -> None:
         """A peer passed a proposal on: answer it whatever happens, but take it once only."""
@@ -116,7 +157,7 @@ class Router:
                 answer = unknown_reply(answer)  # no frame could hold it
             self._transport.send_append_entries(peer, (Envelope(key, answer),))
 
-        if group is None or group.key != key:
+        if group is None:
             RemoteToken(request, reply, ()).fail(GroupNotFoundError(f"node {self._node_id} runs no {key}"))
         else:
             group.hand_over(request.payload, RemoteToken(request, reply, group.machine.declared_errors), forwarded=True)

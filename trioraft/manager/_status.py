@@ -21,7 +21,7 @@ class NodeStatus:
     incarnation: int
     """How many times this node has been started."""
     groups: int
-    """Groups that run here."""
+    """Groups that run here; those that nobody has needed since the start do not."""
     leading: int
     """Of these, led by this node."""
     failed: tuple[int, ...]
@@ -33,3 +33,5 @@ class NodeStatus:
     """Seconds for which the oldest unfinished write has been with the disk; inf: the log is poisoned."""
     has_room: bool
     """The log takes proposals."""
+    log_memory: int
+    """Bytes of entries that all groups hold in memory, roughly."""

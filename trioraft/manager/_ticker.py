@@ -13,6 +13,7 @@ from ._deadlines import DeadlineQueue
 from ._disk_watch import DiskWatch
 from ._forwards import Forwards
 from ._peers import Peers
+from ._waking import WakingLines
 
 
 async def run_ticker(
@@ -23,6 +24,7 @@ async def run_ticker(
     alarm: Alarm,
     disk: DiskWatch,
     peers: Peers,
+    waking: WakingLines,
     forwards: Forwards,
     groups: Mapping[GroupId, RaftGroup],
 ) -> None:
@@ -41,7 +43,8 @@ async def run_ticker(
         for group_id in deadlines.due(now):
             if (group := groups.get(group_id)) is not None:
                 group.inbox.deadline_passed()
-        if peers.wake_some():
+        is_more_to_wake = peers.wake_some()
+        if waking.wake_some() or is_more_to_wake:
             await trio.lowlevel.checkpoint()
         else:
             await alarm.wait_until(clock.trio_time(min(next_beat, deadlines.next)))

@@ -9,6 +9,8 @@ from ._events import (
     PeerRefused as PeerRefused,
     RoleChanged as RoleChanged,
     SlowRoundTrip as SlowRoundTrip,
+    SnapshotFailed as SnapshotFailed,
+    SnapshotSaved as SnapshotSaved,
 )
 from ._instrument import Announcer as Announcer, Instrument as Instrument
 from ._observable import Observable as Observable

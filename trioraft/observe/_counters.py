@@ -21,6 +21,8 @@ class Counters:
     """Messages for a group, or an incarnation of one, that this node does not run: dropped, nothing created."""
     messages_no_room: int = 0
     """Messages that a full inbox dropped."""
+    messages_not_understood: int = 0
+    """Pieces of snapshots that are none."""
     messages_duplicate: int = 0
     """Forwards that arrived a second time: ignored."""
     pulses_in: int = 0
@@ -28,5 +30,15 @@ class Counters:
     elections: int = 0
     """Terms that a replica of this node began to lead."""
     groups_failed: int = 0
+    groups_touched: int = 0
+    """Groups found on the disk that were started because somebody needed them."""
+    entries_loaded: int = 0
+    """Entries that were read back from the disk, because they were not in memory any more."""
+    snapshots_taken: int = 0
+    snapshots_sent: int = 0
+    """Of these, all streams that the other side took whole."""
+    snapshots_received: int = 0
+    snapshot_bytes_out: int = 0
+    snapshot_bytes_in: int = 0
     instrument_errors: int = 0
     """Exceptions that an `Instrument` let out: logged and ignored."""

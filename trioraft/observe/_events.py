@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import attrs
 
-from .._types import GroupId, NodeId, Term
+from .._types import EntryId, GroupId, NodeId, Term
 from ..core import Role
 
 
@@ -85,4 +85,33 @@ class SlowRoundTrip:
         )
 
 
-Event: TypeAlias = RoleChanged | GroupFailed | PeerLiveness | PeerRefused | DiskSpaceChanged | SlowRoundTrip
+@attrs.frozen
+class SnapshotSaved:
+    """A snapshot of a group is on this node's disk: taken here, or received from its leader."""
+
+    group_id: GroupId
+    at: EntryId
+    size: int
+    """Bytes of its file."""
+    received: bool
+
+    def __str__(self) -> str:
+        return f"group {self.group_id}: snapshot at {self.at} {'received' if self.received else 'taken'}, {self.size} bytes"
+
+
+@attrs.frozen
+class SnapshotFailed:
+    """A snapshot could not be taken, sent or received. It will be tried again; until then the log is kept."""
+
+    group_id: GroupId
+    what: str
+    """``taking``, ``sending to node 3``, ``receiving from node 1``."""
+    error: BaseException
+
+    def __str__(self) -> str:
+        return f"group {self.group_id}: {self.what} a snapshot failed: {type(self.error).__name__}: {self.error}"
+
+
+Event: TypeAlias = (
+    RoleChanged | GroupFailed | PeerLiveness | PeerRefused | DiskSpaceChanged | SlowRoundTrip | SnapshotSaved | SnapshotFailed
+)

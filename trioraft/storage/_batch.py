@@ -1,4 +1,4 @@
-"""The bytes of a log file: its header, batches, and the segments inside. `docs/disk.md` says the same for other languages.
+"""The bytes of a log file: its header and the batches in it. `docs/disk.md` says the same for other languages.
 
 A batch is what one sync makes durable. It starts on a 512-byte sector, because a sector is the unit in which disks write or do not
 write; so a batch that a crash interrupted has whole sectors that read as zeros, or the file ends inside it. Anything else that does
@@ -17,15 +17,11 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from enum import IntEnum
 from typing import NamedTuple
 
 import attrs
 
-from .._errors import ConfigError, InvariantError
-from .._types import EntryId, GroupId, GroupKey, Member, NodeId
-from ..core import Configuration, Entry, HardState
-from ._contract import GroupRecord
+from .._types import GroupId
 
 SECTOR = 512
 ZERO_SECTOR = bytes(SECTOR)
@@ -47,34 +43,6 @@ _BATCH_HEADER = struct.Struct("<8sIIQ16sQIIII")
 checksum of the list of groups, sectors that are zeros as written, 0."""
 _BATCH_CHECKED_FROM = 12
 BATCH_HEADER_SIZE = _BATCH_HEADER.size
-
-_SEGMENT_HEADER = struct.Struct("<B3xIQI")
-"""Kind, bytes of the content that follows, group id, incarnation."""
-WRITE_BYTES_MAX = 1 << 31
-"""The segments of one write. Far above what a window lets through, far below what the length field holds."""
-
-_VOTE = struct.Struct("<QI")
-"""Term, node voted for or 0."""
-_MEMBER = struct.Struct("<IQQ")
-"""Node id, replica number as term and index."""
-_COUNT = struct.Struct("<H")
-_NODE = struct.Struct("<I")
-
-
-class SegmentKind(IntEnum):
-    """What a segment of a batch holds. There is no kind 0, so zeros are never a segment."""
-
-    ENTRIES = 1
-    """Sealed records of one group, one after the other, as on the wire."""
-    VOTE = 2
-    """A group's term and vote."""
-    GROUP = 3
-    """A replica's birth certificate."""
-    TOMBSTONE = 4
-    """The replica is gone, and everything before this of its group."""
-
-
-_ENTRIES = int(SegmentKind.ENTRIES)
 
 
 class BadBytesError(Exception):
@@ -150,7 +118,15 @@ def aligned(size: int) -> int:
     return -(-size // SECTOR) * SECTOR
 
 
-def encode_batch(identity: bytes, sequence: int, group_ids: Iterable[GroupId], segments: Sequence[bytes]) -> bytearray:
+class EncodedBatch(NamedTuple):
+    """A batch, and where its body is."""
+
+    data: bytearray
+    body_start: int
+    body_end: int
+
+
+def encode_batch(identity: bytes, sequence: int, group_ids: Iterable[GroupId], segments: Sequence[bytes]) -> EncodedBatch:
     """Build a batch, padded to whole sectors.
 
     Args:
@@ -167,7 +143,7 @@ def encode_batch(identity: bytes, sequence: int, group_ids: Iterable[GroupId], s
     fields = (len(ids), sequence, identity, body_bytes, body_checksum, zlib.crc32(groups), count_zero_sectors(data), 0)
     checksum = zlib.crc32(_BATCH_HEADER.pack(BATCH_MAGIC, 0, *fields)[_BATCH_CHECKED_FROM:])
     _BATCH_HEADER.pack_into(data, 0, BATCH_MAGIC, checksum, *fields)
-    return data
+    return EncodedBatch(data, body_offset, body_offset + body_bytes)
 
 
 def count_zero_sectors(data: bytes | bytearray, start: int = 0, end: int | None = None) -> int:
@@ -213,116 +189,3 @@ def body_matches(data: bytes, offset: int, header: BatchHeader) -> bool:
         return False
     with memoryview(data) as view:
         return zlib.crc32(view[start:end]) == header.body_checksum
-
-
-# --- segments ----------------------------------------------------------------------------------------------------------------------
-
-
-class Segment(NamedTuple):
-    """Something that happened to one group; its content is ``data[start:end]`` of what it was read from."""
-
-    kind: int
-    key: GroupKey
-    start: int
-    end: int
-
-
-def encode_write(key: GroupKey, hard_state: HardState | None, entries: Sequence[Entry]) -> bytes:
-    """Build the segments of one write.
-
-    Raises:
-        InvariantError: an entry is not sealed.
-    """
-    # NB: this runs for each write of each group; hence a plain number, and no generator.
-    records = [entry.record for entry in entries]
-    if not all(records):
-        raise InvariantError(f"an entry of {key} was handed to the log unsealed")
-    if records:
-        records.insert(0, _SEGMENT_HEADER.pack(_ENTRIES, sum(map(len, records)), key[0], key[1]))
-    if hard_state is not None:
-        records.insert(0, _segment(SegmentKind.VOTE, key, _VOTE.pack(hard_state.term, hard_state.vote or 0)))
-    return b"".join(records)
-
-
-def encode_group(record: GroupRecord) -> bytes:
-    configuration = record.configuration
-    parts = [_encode_member(record.me)]
-    for nodes in (configuration.voters, configuration.outgoing, configuration.learners, configuration.learners_next):
-        parts.append(_COUNT.pack(len(nodes)))
-        parts += [_NODE.pack(node_id) for node_id in sorted(nodes)]
-    for node_id in configuration.members():
-        parts.append(_encode_member(configuration.member(node_id)))
-    return _segment(SegmentKind.GROUP, record.key, b"".join(parts))
-
-
-def encode_tombstone(key: GroupKey, me: Member) -> bytes:
-    return _segment(SegmentKind.TOMBSTONE, key, _encode_member(me))
-
-
-def _segment(kind: SegmentKind, key: GroupKey, content: bytes) -> bytes:
-    return _SEGMENT_HEADER.pack(kind, len(content), *key) + content
-
-
-def _encode_member(member: Member) -> bytes:
-    return _MEMBER.pack(member.node_id, member.replica.term, member.replica.index)
-
-
-def split_segments(data: bytes, offset: int, end: int) -> list[Segment]:
-    """The segments of a body that matched its checksum."""
-    segments = []
-    while offset < end:
-        if end - offset < _SEGMENT_HEADER.size:
-            raise BadBytesError("a segment header is cut off")
-        kind, size, group_id, incarnation = _SEGMENT_HEADER.unpack_from(data, offset)
-        offset += _SEGMENT_HEADER.size
-        if size > end - offset:
-            raise BadBytesError("a segment is longer than its batch")
-        segments.append(Segment(kind, GroupKey(group_id, incarnation), offset, offset + size))
-        offset += size
-    return segments
-
-
-def decode_vote(content: bytes) -> HardState:
-    try:
-        term, vote = _VOTE.unpack(content)
-    except struct.error:
-        raise BadBytesError("a vote has another size") from None
-    return HardState(term, vote or None)
-
-
-def decode_tombstone(content: bytes) -> Member:
-    """The replica that was removed: no replica of a number up to its own will be accepted."""
-    members = _decode_members(content, 0)
-    if len(members) != 1:
-        raise BadBytesError("a tombstone has another size")
-    return members[0]
-
-
-def decode_group(key: GroupKey, content: bytes) -> GroupRecord:
-    try:
-        (me,), offset, halves = _decode_members(content[: _MEMBER.size], 0), _MEMBER.size, []
-        for _ in range(4):
-            nodes, offset = _decode_nodes(content, offset)
-            halves.append(nodes)
-        members = _decode_members(content, offset)
-        voters, outgoing, learners, learners_next = halves
-        replicas = {member.node_id: member.replica for member in members}
-        configuration = Configuration(voters, outgoing, learners, learners_next, replicas)
-    except (struct.error, ValueError, ConfigError) as error:
-        raise BadBytesError(f"a group record makes no sense: {error}") from None
-    if [member.node_id for member in members] != list(configuration.members()):
-        raise BadBytesError("a group record names other members than its voters and learners")
-    return GroupRecord(key, me, configuration)
-
-
-def _decode_nodes(content: bytes, offset: int) -> tuple[frozenset[NodeId], int]:
-    (count,) = _COUNT.unpack_from(content, offset)
-    offset += _COUNT.size
-    nodes = struct.unpack_from(f"<{count}I", content, offset)
-    return frozenset(nodes), offset + count * _NODE.size
-
-
-def _decode_members(content: bytes, offset: int) -> list[Member]:
-    if (len(content) - offset) % _MEMBER.size:
-        raise BadBytesError("a list of members is cut off")
-    return [Member(node_id, EntryId(term, index)) for node_id, term, index in _MEMBER.iter_unpack(content[offset:])]

@@ -7,6 +7,10 @@ write: a group that floods the log fills the room that the others leave, and del
 A group's own writes and marks never overtake each other; between groups there is no order that anything relies on, since sequences
 are compared within a group only.
 
+What was written is applied to the table of groups before anybody is told: so what is confirmed is in the table, and nothing else is. A
+new file gets the whole table as its checkpoint before any batch. That takes a few batches of their own; the queue waits meanwhile, so the
+table stands still.
+
 The log is in one of three states.
 
 * *Open*: as above.
@@ -14,6 +18,8 @@ The log is in one of three states.
   room is tried again until it does, and the others wait behind it.
 * *Failed* (`failure` is set), for ever: a sync failed, or a write hung beyond a shutdown's patience. What was handed over and not
   confirmed may or may not be on the disk. It is not written again: a second sync of the same data could succeed and prove nothing.
+
+A group that writes what cannot follow what it wrote before has failed by itself: its row says so, as it will at the next start.
 """
 
 from __future__ import annotations
@@ -31,15 +37,30 @@ from .._types import GroupId
 from ._config import StorageConfig
 from ._contract import WriteListener
 from ._disk import NoSpaceError
-from ._log_file import LogFile
+from ._log_file import LogFile, Written
+from ._segment import encode_end_of_checkpoint
+from ._table import Body, Table
+
+CHECKPOINT_BATCH_BYTES = 1 << 20
+# Others get their turn after so many rows or writes, each a few microseconds.
+ROWS_PER_CHECKPOINT = 256
+WRITES_PER_CHECKPOINT = 1024
+
+
+def _do_nothing() -> None:
+    pass
 
 
 @attrs.define(eq=False)
 class Mark:
-    """A segment that somebody waits for: a group made or removed. Whoever waits may leave; the mark is written all the same."""
+    """A segment that something hangs on: a group made or removed, a log cut, entries moved. It is synced, whatever `sync_on_write` says,
+    because files are removed on its word. Whoever waits for it may leave; it is written all the same.
+    """
 
-    on_durable: Callable[[], None]
-    """Called once it is on stable storage."""
+    on_durable: Callable[[], None] = _do_nothing
+    """Called once it is on stable storage and applied."""
+    on_end: Callable[[], None] = _do_nothing
+    """Called after that, or when it has failed: with its group, or with the log."""
     _done: trio.Event = attrs.Factory(trio.Event)
     _error: StorageError | None = None
 
@@ -52,11 +73,13 @@ class Mark:
         if not self._done.is_set():
             self.on_durable()
             self._done.set()
+            self.on_end()
 
     def fail(self, error: StorageError) -> None:
         if not self._done.is_set():
             self._error = error
             self._done.set()
+            self.on_end()
 
 
 # NB: a plain class with slots. There is one for each write of each group.
@@ -70,7 +93,9 @@ class _Item:
 class Committer:
     """The queue of a log and the task that empties it."""
 
-    def __init__(self, log: LogFile, config: StorageConfig) -> None:
+    def __init__(self, log: LogFile, table: Table, config: StorageConfig) -> None:
+        self.on_new_file: Callable[[], None] = _do_nothing
+        """Called when a new file has its checkpoint: older ones may be cleaned."""
         self.failure: StorageError | None = None
         self.is_full = False
         self.queued_bytes = 0
@@ -80,6 +105,7 @@ class Committer:
         self.hung = False
         """A write was given up on: its thread may still be there, and so must the files and the lock."""
         self._log = log
+        self._table = table
         self._config = config
         # What came since the last batch was taken. Moved to `_backlog` only if it does not fit into one.
         self._queue: deque[_Item] = deque()
@@ -208,38 +234,83 @@ class Committer:
         # The last number of each group is all that its listener needs: a dict keeps the last.
         last = {item.group_id: item.sequence for item in self._batch if item.mark is None}
         groups = last.keys() | {item.group_id for item in self._batch if item.mark is not None}
-        while not await self._append(groups, segments):
+        has_marks = any(item.mark is not None for item in self._batch)
+        while (written := await self._write(groups, segments, sync=has_marks)) is None:
             if self.failure is not None:
                 return
             self._set_full(True)
             await trio.sleep(self._config.space_poll_interval)
         self._set_full(False)
-        self._confirm(last)
+        self._confirm(last, await self._apply(groups, written))
 
-    async def _append(self, groups: set[GroupId], segments: list[bytes]) -> bool:
-        """Write the batch. Returns whether it is durable; if not, the disk is full or the log has failed."""
+    async def _apply(self, groups: set[GroupId], written: Written) -> list[GroupId]:
+        """Let the table know, in pieces of so many writes. Returns the groups that failed in it."""
+        file, offset, data, start, end = written
+        failed: list[GroupId] = []
+        for place in range(WRITES_PER_CHECKPOINT, len(self._batch), WRITES_PER_CHECKPOINT):
+            piece = self._batch[place - WRITES_PER_CHECKPOINT : place]
+            following = start + sum(len(item.data) for item in piece)
+            failed += self._table.apply(Body(groups, file, offset, data, start, following, offset))
+            start = following
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+        return failed + self._table.apply(Body(groups, file, offset, data, start, end, offset))
+
+    async def _write(self, groups: set[GroupId], segments: list[bytes], *, sync: bool) -> Written | None:
+        """Write the batch; in a new file, behind its checkpoint. None: the disk is full, or the log has failed."""
         self.in_hand_since = trio.current_time()
         try:
             with trio.CancelScope(shield=True, deadline=self._write_deadline()) as self._write_scope:
-                await self._log.append(groups, segments)
-                return True
+                if self._log.is_full:
+                    await self._log.start_file()
+                    self._table.add_file(self._log.end.number)
+                if not self._log.has_checkpoint:
+                    await self._write_checkpoint()
+                return await self._log.append(groups, segments, sync=sync)
         except NoSpaceError:
-            return False
+            return None
         except OSError as error:
             text = f"writing or syncing failed ({error.strerror or error}): what was not confirmed may or may not be on the disk"
             self.fail(StorageError("io", self._log.directory, text))
-            return False
+            return None
         finally:
             self._write_scope = None
             self.in_hand_since = None
         self.hung = True
         text = f"a write did not end within {self._config.shutdown_write_timeout} s of the shutdown: its outcome is unknown"
         self.fail(StorageError("hung", self._log.directory, text))
-        return False
+        return None
 
-    def _confirm(self, last: dict[GroupId, int]) -> None:
+    async def _write_checkpoint(self) -> None:
+        """The whole table, in batches of its own, each synced: so that only the last one can ever be torn."""
+        groups: list[GroupId] = []
+        segments: list[bytes] = []
+        rows = size = 0
+        # NB: nobody may begin with a checkpoint that lacks a refused group: it would come back empty, and could vote a second time.
+        is_whole = not self._table.has_damage
+        for group_id, row in self._table.encode_rows():
+            groups.append(group_id)
+            segments.append(row)
+            size += len(row)
+            rows += 1
+            if size >= CHECKPOINT_BATCH_BYTES:
+                await self._log.append(groups, segments, sync=True)
+                groups, segments, size = [], [], 0
+            if rows % ROWS_PER_CHECKPOINT == 0:
+                await trio.lowlevel.checkpoint()
+        segments.append(encode_end_of_checkpoint(rows, is_whole=is_whole))
+        await self._log.append(groups, segments, sync=True)
+        self._log.finish_checkpoint()
+        if is_whole:
+            self._table.set_complete(self._log.end.number)
+        self.on_new_file()
+
+    def _confirm(self, last: dict[GroupId, int], failed: list[GroupId]) -> None:
         batch, self._batch = self._batch, []
         self.queued_bytes -= self._batch_bytes
+        for group_id in failed:
+            self._tell_failure(group_id, batch)
+            last.pop(group_id, None)
         for item in batch:
             if item.mark is not None:
                 item.mark.durable()
@@ -247,6 +318,18 @@ class Committer:
             listener = self._listeners.get(group_id)
             if listener is not None:
                 listener.persisted(sequence)
+
+    def _tell_failure(self, group_id: GroupId, batch: list[_Item]) -> None:
+        """Nothing of that group is confirmed any more."""
+        failure = self._table.rows[group_id].failure
+        if failure is None:
+            return
+        for item in batch:
+            if item.mark is not None and item.group_id == group_id:
+                item.mark.fail(failure)
+        listener = self._listeners.pop(group_id, None)
+        if listener is not None:
+            listener.storage_failed(failure)
 
     def _set_full(self, full: bool) -> None:
         if full != self.is_full:

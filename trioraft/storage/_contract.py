@@ -14,8 +14,8 @@ import attrs
 import trio
 
 from .._errors import StorageError
-from .._types import GroupId, GroupKey, Member, NodeId
-from ..core import Configuration, Durable, Entry, HardState
+from .._types import EntryId, GroupId, GroupKey, Member, NodeId
+from ..core import Compaction, Configuration, Durable, Entry, HardState, InstallSnapshot, LoadEntries
 
 
 @attrs.frozen
@@ -59,6 +59,7 @@ class RecoveredGroup:
     group_id: GroupId
     record: GroupRecord | None = None
     durable: Durable = Durable()
+    """As of the start; its entries are on the disk only, to be read when they are needed."""
     tombstone: GroupKey | None = None
     """The group was removed here; its incarnation."""
     failure: StorageError | None = None
@@ -86,12 +87,123 @@ class LogStorage(ABC):
         """Name who hears of this group's writes. Before the first write. Told at once if the log has failed or the disk is full."""
 
     @abstractmethod
-    def write(self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        """Queue one write; its entries are sealed, the first one replaces everything at and above its index.
+    def write(
+        self,
+        sequence: int,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        install: InstallSnapshot | None = None,
+    ) -> None:
+        """Queue one write, which is there as a whole after a crash, or not at all.
+
+        Args:
+            install: before `entries`: the log begins behind this snapshot, which `snapshots` has. Entries behind it stay if the log
+                holds ``install.at``, else they are gone.
+            entries: sealed; the first one replaces everything at and above its index.
 
         `sequence` comes from `MultiRaftStorage.next_sequence` in the same synchronous stretch. Bounded by the callers' windows and by
         `has_room`. After poisoning: ignored (the listener has been told).
         """
+
+    @abstractmethod
+    def compact(self, compaction: Compaction) -> None:
+        """Queue that the log is cut, after all writes before it; nobody is told when that is durable.
+
+        What is cut off may be there again after a crash, never half of it. Nothing above ``compaction.start`` is lost. Snapshots older
+        than ``compaction.snapshot`` are removed once this is durable, but for those that somebody still reads.
+        """
+
+    @abstractmethod
+    async def read(self, load: LoadEntries) -> tuple[Entry, ...]:
+        """Read confirmed entries from ``load.first`` on, as many as fit its limits and at least one; () if the log was cut there.
+
+        Raises:
+            CorruptLogError: what was written is not what is read; names path and offset.
+            StorageError: ``io``: the file cannot be read.
+        """
+
+    @property
+    @abstractmethod
+    def snapshots(self) -> SnapshotStorage:
+        """The group's snapshots."""
+
+
+class SnapshotStorage(ABC):
+    """The snapshots of one group, as files of bytes named by the entry they reach up to. What is in them is not its concern.
+
+    Files under a temporary name that a crash left are removed when the group's directory is first used in a process.
+    """
+
+    @abstractmethod
+    async def create(self, at: EntryId) -> SnapshotWriter:
+        """Begin a snapshot, under a temporary name. Several may be written at once.
+
+        Raises:
+            StorageError: ``full``, ``io``.
+        """
+
+    @abstractmethod
+    async def open(self, at: EntryId) -> SnapshotReader:
+        """Open a whole one for reading.
+
+        Raises:
+            StorageError: ``missing``: there is none of that name; ``io``.
+        """
+
+    @abstractmethod
+    async def remove(self, at: EntryId) -> None:
+        """Remove one that no log refers to: an install that was refused. One that is not there is fine."""
+
+
+class SnapshotWriter(ABC):
+    """One snapshot that is being written; one call at a time."""
+
+    @abstractmethod
+    async def append(self, data: bytes) -> None:
+        """Write on, in a worker thread where that blocks.
+
+        Raises:
+            StorageError: ``full``, ``io``: discard it.
+        """
+
+    @abstractmethod
+    async def commit(self) -> str:
+        """Make the snapshot durable under its name, replacing one of the same name; return its path.
+
+        Raises:
+            StorageError: ``full``, ``io``: it does not exist.
+        *Cancellation:* it exists or not.
+        """
+
+    @abstractmethod
+    async def discard(self) -> None:
+        """Remove what was written. Fine after `commit`, where it does nothing, and when cancelled."""
+
+
+class SnapshotReader(ABC):
+    """One snapshot that is being read: it stays readable until closed, also when a newer one has taken its place."""
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """For messages."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes of the whole file."""
+
+    @abstractmethod
+    async def read(self, offset: int, size: int) -> bytes:
+        """Read `size` bytes, fewer only at the end.
+
+        Raises:
+            StorageError: ``io``.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Idempotent; never raises."""
 
 
 class MultiRaftStorage(ABC):
@@ -122,7 +234,9 @@ class MultiRaftStorage(ABC):
     @property
     @abstractmethod
     def recovered(self) -> Mapping[GroupId, RecoveredGroup]:
-        """All groups and tombstones, as of `open` and kept up to date by `create_group` and `remove_group`."""
+        """All groups and tombstones, as of `open` and kept up to date by `create_group` and `remove_group`. A group whose removal has begun
+        may count as removed.
+        """
 
     @property
     @abstractmethod
@@ -153,8 +267,12 @@ class MultiRaftStorage(ABC):
     async def remove_group(self, key: GroupKey) -> None:
         """Leave a tombstone and forget the rest; returns after the sync. Heals a damaged group. Its log takes no more writes.
 
+        The group is gone once the tombstone is durable; its files are removed after that, and what a crash left of them at a later start.
+        Of a damaged group it may be unreadable which incarnation it was. The caller names it, and every incarnation up to it, and up to
+        any that can be read, is barred: a replica that lost its vote must not come again.
+
         Raises:
-            GroupNotFoundError: the group of that id has another incarnation.
+            GroupNotFoundError: the group of that id has another incarnation; of a damaged one: a later one.
             StorageError: the log has failed.
 
         *Cancellation:* as for `create_group`.

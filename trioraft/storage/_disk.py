@@ -25,8 +25,9 @@ T = TypeVar("T")
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-# Of its own, so that users' threads never hold up the log.
+# Of their own, so that users' threads never hold up the log, and so that reads never wait for the sync of a large file.
 DISK_THREADS = 2
+READ_THREADS = 2
 
 
 class NoSpaceError(OSError):
@@ -68,7 +69,13 @@ class Disk(Protocol):
         """
 
     async def open(self, path: str, *, create: bool = False) -> DiskFile:
-        """Open for writing; `create` makes the file, or empties it. Its directory entry is durable after `sync_directory` only."""
+        """Open to read and write; `create` makes the file, or empties it. Its directory entry is durable after `sync_directory` only."""
+
+    async def size(self, file: DiskFile) -> int:
+        """The bytes of an open file."""
+
+    async def read(self, file: DiskFile, offset: int, size: int) -> bytes:
+        """Read `size` bytes at `offset`; fewer only where the file ends. An open file stays readable when its name is gone."""
 
     async def append(self, file: DiskFile, offset: int, data: bytes | bytearray, *, sync: bool) -> None:
         """Write all of `data` at `offset`, then sync if asked to: both in one thread hop.
@@ -88,6 +95,9 @@ class Disk(Protocol):
     async def remove(self, path: str) -> None:
         """Remove a file; one that is not there is fine."""
 
+    async def remove_directory(self, path: str) -> None:
+        """Remove an empty directory; one that is not there is fine. Durable after `sync_directory` of its parent."""
+
     async def sync_directory(self, path: str) -> None: ...
 
     async def lock(self, path: str) -> DiskFile:
@@ -106,6 +116,7 @@ class RealDisk:
 
     def __init__(self) -> None:
         self._limiter: trio.CapacityLimiter | None = None
+        self._read_limiter: trio.CapacityLimiter | None = None
         self._abandon_on_cancel = False
         self._writer: DiskThread | None = None
 
@@ -125,7 +136,15 @@ class RealDisk:
         return await self._run(_read_file, path, settle)
 
     async def open(self, path: str, *, create: bool = False) -> DiskFile:
-        return await self._run(_open, path, create)
+        if create:
+            return await self._run(_open, path, create)
+        return await trio.to_thread.run_sync(_open, path, create, abandon_on_cancel=self._abandon_on_cancel, limiter=self._readers())
+
+    async def size(self, file: DiskFile) -> int:
+        return await trio.to_thread.run_sync(lambda: os.fstat(file.handle).st_size, limiter=self._readers())
+
+    async def read(self, file: DiskFile, offset: int, size: int) -> bytes:
+        return await trio.to_thread.run_sync(_read, file.handle, offset, size, limiter=self._readers())
 
     async def append(self, file: DiskFile, offset: int, data: bytes | bytearray, *, sync: bool) -> None:
         if self._writer is not None:
@@ -145,6 +164,9 @@ class RealDisk:
     async def remove(self, path: str) -> None:
         await self._run(_remove, path)
 
+    async def remove_directory(self, path: str) -> None:
+        await self._run(_remove_directory, path)
+
     async def sync_directory(self, path: str) -> None:
         await self._run(_sync_directory, path)
 
@@ -159,6 +181,11 @@ class RealDisk:
                 os.close(descriptor)
             except OSError:
                 pass  # nothing relies on close: what had to be durable was synced
+
+    def _readers(self) -> trio.CapacityLimiter:
+        if self._read_limiter is None:
+            self._read_limiter = trio.CapacityLimiter(READ_THREADS)
+        return self._read_limiter
 
     async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
         if self._limiter is None:
@@ -214,6 +241,22 @@ def _remove(path: str) -> None:
         os.remove(path)
     except FileNotFoundError:
         pass
+
+
+def _remove_directory(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+
+
+def _read(descriptor: int, offset: int, size: int) -> bytes:
+    # One read returns less than asked for at the end of the file, and for very large sizes elsewhere too.
+    pieces: list[bytes] = []
+    while size and (piece := os.pread(descriptor, size, offset)):
+        pieces.append(piece)
+        offset, size = offset + len(piece), size - len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _read_file(path: str, settle: bool) -> bytes:

@@ -2,34 +2,28 @@
 
 A file is made under a temporary name with its header in it, synced, renamed, and its directory synced: all before the first batch.
 So a log file that has a name has a header, and a batch that was confirmed is in a file that a crash cannot unname.
+
+Every file but the first begins with a checkpoint, which takes several batches. Until it is complete there is nothing else in the file; so
+one that could not be finished, because the disk was full or the lights went out, is cut off as a whole and written anew.
 """
 
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import attrs
 
+from .._errors import InvariantError
 from .._types import GroupId
 from ._batch import NO_IDENTITY, SECTOR, FileHeader, encode_batch, encode_file_header
 from ._disk import Disk, DiskFile, NoSpaceError
+from ._log_name import log_name
 from ._node_file import replace_file
 
-LOG_DIRECTORY = "wal"
-
-_LOG_NAME = re.compile(r"([0-9]{8,})\.wal\Z")
-
-
-def log_name(number: int) -> str:
-    return f"{number:08}.wal"
-
-
-def log_number(name: str) -> int | None:
-    """The number in the name of a log file; None for any other name."""
-    match = _LOG_NAME.match(name)
-    return int(match[1]) if match is not None and name == log_name(int(match[1])) else None
+FIRST_FILE = 1
+"""The file without a checkpoint: there is nothing before it."""
 
 
 @attrs.frozen
@@ -46,6 +40,20 @@ class LogEnd:
     """Where its last whole batch ends."""
     usable: bool = False
     """It may be appended to. False: there is none, or it is damaged and stays as it is."""
+    first_sequence: int = 1
+    """The sequence of its first batch."""
+    checkpoint_size: int = 0
+    """Where its checkpoint ends; 0: it has none yet, and nothing else either."""
+
+
+class Written(NamedTuple):
+    """A batch, and where it is."""
+
+    file: int
+    offset: int
+    data: bytearray
+    body_start: int
+    body_end: int
 
 
 @attrs.define(eq=False)
@@ -67,34 +75,64 @@ class LogFile:
     _file: DiskFile | None = None
     _synced: bool = True
 
-    async def append(self, group_ids: Iterable[GroupId], segments: Sequence[bytes]) -> None:
-        """Write one batch; on return it is durable (if `sync_on_write`).
+    @property
+    def is_full(self) -> bool:
+        """Whether the next batch is for a new file. What only repeats older files never fills one, or there would be no end of it."""
+        end = self.end
+        return not end.usable or (end.checkpoint_size > 0 and end.size >= max(self.file_size_max, 2 * end.checkpoint_size))
+
+    @property
+    def has_checkpoint(self) -> bool:
+        return self.end.checkpoint_size > 0
+
+    async def append(self, group_ids: Iterable[GroupId], segments: Sequence[bytes], *, sync: bool = False) -> Written:
+        """Write one batch; on return it is durable, if `sync_on_write` or `sync`.
 
         Raises:
-            NoSpaceError: nothing of it was written, or it was cut off again: try again later, and a new file will be used.
+            NoSpaceError: nothing of it was written, or it was cut off again, and an unfinished checkpoint with it: try again later. The
+                file may be full then.
             OSError: it is not known what is on the disk.
         """
-        if not self.end.usable or self.end.size >= self.file_size_max:
-            await self.start_file()
         file = await self._open()
+        offset, sync = self.end.size, sync or self.sync_on_write
         batch = encode_batch(self.end.identity, self.end.sequence + 1, group_ids, segments)
         self._synced = False
         try:
-            await self.disk.append(file, self.end.size, batch, sync=self.sync_on_write)
+            await self.disk.append(file, offset, batch.data, sync=sync)
         except NoSpaceError:
             await self._cut()
             raise
-        if self.sync_on_write:
+        if sync:
             self._count_sync()
-        self.end = attrs.evolve(self.end, sequence=self.end.sequence + 1, size=self.end.size + len(batch))
+        # NB: not evolved. There is one end for each batch, and that is slow.
+        end = self.end
+        self.end = LogEnd(
+            end.sequence + 1, end.number, end.identity, offset + len(batch.data), True, end.first_sequence, end.checkpoint_size
+        )
+        return Written(end.number, offset, batch.data, batch.body_start, batch.body_end)
+
+    def finish_checkpoint(self) -> None:
+        """All that was written to this file is its checkpoint, which is complete and synced."""
+        if self.has_checkpoint or not self._synced:
+            raise InvariantError("a checkpoint that is none")
+        self.end = attrs.evolve(self.end, checkpoint_size=self.end.size)
 
     async def start_file(self) -> None:
         """Begin a new file; on return it is durable and empty, and so is everything before it."""
         await self.sync()
-        header = FileHeader(self.end.number + 1, self.end.sequence + 1, self.make_identity(), self.end.identity, self.store_id)
+        end = self.end
+        header = FileHeader(end.number + 1, end.sequence + 1, self.make_identity(), end.identity, self.store_id)
         await replace_file(self.disk, self.directory, log_name(header.number), encode_file_header(header))
         self.close()
-        self.end = LogEnd(self.end.sequence, header.number, header.identity, SECTOR, usable=True)
+        self.end = LogEnd(
+            sequence=end.sequence,
+            number=header.number,
+            identity=header.identity,
+            size=SECTOR,
+            usable=True,
+            first_sequence=header.first_sequence,
+            checkpoint_size=SECTOR if header.number == FIRST_FILE else 0,
+        )
 
     async def sync(self) -> None:
         """Make everything durable that is not yet, which takes something to do only without `sync_on_write`."""
@@ -116,10 +154,15 @@ class LogFile:
         """Take off the part of a batch that still found room. The next try goes to a new file, unless this one is as good as new."""
         if self._file is None:
             return
-        await self.disk.truncate(self._file, self.end.size)
+        end = self.end
+        if not self.has_checkpoint:
+            await self.disk.truncate(self._file, SECTOR)
+            self.end = attrs.evolve(end, size=SECTOR, sequence=end.first_sequence - 1)
+        else:
+            await self.disk.truncate(self._file, end.size)
+            if end.size > end.checkpoint_size:
+                self.end = attrs.evolve(end, usable=False)
         self._count_sync()
-        if self.end.size > SECTOR:
-            self.end = attrs.evolve(self.end, usable=False)
 
     def _count_sync(self) -> None:
         self.syncs += 1

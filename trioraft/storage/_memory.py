@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 
 import attrs
@@ -16,11 +15,11 @@ import trio
 
 from .._errors import GroupExistsError, GroupNotFoundError, InvariantError, StorageError
 from .._types import GroupId, GroupKey, NodeId
-from ..core import Durable, Entry, HardState
+from ..core import Compaction, Entry, HardState, InstallSnapshot, LoadEntries
 from ._config import MIB
-from ._contract import GroupRecord, LogStorage, MultiRaftStorage, NodeRecord, PeerRecord, RecoveredGroup, WriteListener
-
-IN_MEMORY = "<memory>"
+from ._contract import GroupRecord, LogStorage, MultiRaftStorage, NodeRecord, PeerRecord, RecoveredGroup, SnapshotStorage, WriteListener
+from ._memory_group import IN_MEMORY, MemoryGroup
+from ._memory_snapshots import MemorySnapshots
 
 
 @attrs.define(eq=False)
@@ -29,26 +28,17 @@ class _Metal:
 
     node: NodeRecord | None = None
     peers: dict[NodeId, PeerRecord] = attrs.Factory(dict)
-    groups: dict[GroupId, RecoveredGroup] = attrs.Factory(dict)
+    groups: dict[GroupId, MemoryGroup] = attrs.Factory(dict)
     owner: MemoryStorage | None = None
-
-    def write(self, group_id: GroupId, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        group = self.groups.get(group_id)
-        if group is None or group.record is None:
-            return  # removed while the write was queued
-        kept = list(group.durable.entries)
-        if entries:
-            kept[entries[0].index - 1 :] = entries
-        state = group.durable.hard_state if hard_state is None else hard_state
-        self.groups[group_id] = attrs.evolve(group, durable=Durable(hard_state=state, entries=kept))
 
 
 @attrs.define(eq=False)
 class _Write:
     group_id: GroupId
-    size: int
-    sequence: int
     carry_out: Callable[[], None]
+    sequence: int | None = None
+    """None: its listener does not hear of it."""
+    size: int = 0
     done: trio.Event | None = None
 
 
@@ -128,10 +118,7 @@ class MemoryStorage(MultiRaftStorage):
             raise StorageError("foreign", IN_MEMORY, f"belongs to node {node.node_id} of cluster {node.cluster_id!r}")
         self._metal.owner = self
         self._metal.node = attrs.evolve(node, incarnation=node.incarnation + 1)
-        self._recovered = {
-            group_id: attrs.evolve(group, durable=attrs.evolve(group.durable, entries=list(group.durable.entries)))
-            for group_id, group in sorted(self._metal.groups.items())
-        }
+        self._recovered = {group_id: group.recovered(group_id) for group_id, group in sorted(self._metal.groups.items())}
         return self._metal.node
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -161,7 +148,7 @@ class MemoryStorage(MultiRaftStorage):
             write.carry_out()
             if write.done is not None:
                 write.done.set()
-        for group_id, sequence in {write.group_id: write.sequence for write in batch if write.done is None}.items():
+        for group_id, sequence in {write.group_id: write.sequence for write in batch if write.sequence is not None}.items():
             listener = self._listeners.get(group_id)
             if listener is not None:
                 listener.persisted(sequence)
@@ -201,7 +188,7 @@ class MemoryStorage(MultiRaftStorage):
         if found is not None and found.tombstone is not None and found.tombstone.incarnation >= record.key.incarnation:
             raise GroupExistsError(f"group {found.tombstone} was removed here; a new one needs a higher incarnation")
         if found is None or found.record is None:
-            await self._settle(RecoveredGroup(record.key.group_id, record))
+            await self._settle(record.key, RecoveredGroup(record.key.group_id, record))
         await trio.lowlevel.checkpoint()
 
     async def remove_group(self, key: GroupKey) -> None:
@@ -213,20 +200,20 @@ class MemoryStorage(MultiRaftStorage):
             log.is_closed = True
         self._listeners.pop(key.group_id, None)
         if found is None or found.tombstone is None or found.tombstone.incarnation < key.incarnation:
-            await self._settle(RecoveredGroup(key.group_id, tombstone=key))
+            await self._settle(key, RecoveredGroup(key.group_id, tombstone=key))
         await trio.lowlevel.checkpoint()
 
-    async def _settle(self, outcome: RecoveredGroup) -> None:
+    async def _settle(self, key: GroupKey, outcome: RecoveredGroup) -> None:
         """Make a group be what `outcome` says, as a write like any other."""
         done = trio.Event()
 
         def carry_out() -> None:
-            before = self._metal.groups.get(outcome.group_id)
+            before = self._metal.groups.get(key.group_id)
             if before is None or (before.record, before.tombstone) != (outcome.record, outcome.tombstone):
-                self._metal.groups[outcome.group_id] = outcome
-            self._recovered[outcome.group_id] = outcome
+                self._metal.groups[key.group_id] = MemoryGroup(outcome.record, outcome.tombstone)
+            self._recovered[key.group_id] = outcome
 
-        self._submit(_Write(outcome.group_id, 0, 0, carry_out, done))
+        self._submit(_Write(key.group_id, carry_out, done=done))
         await done.wait()
         if self._failure is not None:
             raise self._failure
@@ -278,9 +265,22 @@ class MemoryStorage(MultiRaftStorage):
         elif not self._available:
             listener.space_changed(False)
 
-    def _write(self, group_id: GroupId, sequence: int, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        size = sum(len(entry.record) for entry in entries)
-        self._submit(_Write(group_id, size, sequence, partial(self._metal.write, group_id, hard_state, tuple(entries))))
+    def _group(self, key: GroupKey) -> MemoryGroup:
+        """A group as it is on the metal.
+
+        Raises:
+            StorageError: ``closed``: this storage, or the group, is no more.
+        """
+        if self._metal.owner is not self:
+            raise StorageError("closed", IN_MEMORY, "the storage is closed")
+        group = self._metal.groups.get(key.group_id)
+        if group is None or group.record is None or group.record.key != key:
+            raise StorageError("closed", IN_MEMORY, f"group {key} was removed")
+        return group
+
+    def _check_space(self) -> None:
+        if not self._available:
+            raise StorageError("full", IN_MEMORY, "no space left")
 
 
 @attrs.define(eq=False)
@@ -288,13 +288,39 @@ class _MemoryLog(LogStorage):
     storage: MemoryStorage
     key: GroupKey
     is_closed: bool = False
+    _snapshots: MemorySnapshots = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._snapshots = MemorySnapshots(self.key, lambda: self.storage._group(self.key), self.storage._check_space)
 
     def attach(self, listener: WriteListener) -> None:
         self.storage._attach(self.key.group_id, listener)
 
-    def write(self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
+    def write(self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None = None) -> None:
         if self.is_closed:
             raise InvariantError(f"a write of {self.key}, which was removed")
         if not all(entry.record for entry in entries):
             raise InvariantError(f"an entry of {self.key} was handed to the log unsealed")
-        self.storage._write(self.key.group_id, sequence, hard_state, entries)
+        new = tuple(entries)
+        self._submit(lambda group: group.write(hard_state, new, install), sequence, sum(len(entry.record) for entry in new))
+
+    def compact(self, compaction: Compaction) -> None:
+        if self.is_closed:
+            raise InvariantError(f"a compaction of {self.key}, which was removed")
+        self._submit(lambda group: group.compact(compaction))
+
+    def _submit(self, change: Callable[[MemoryGroup], None], sequence: int | None = None, size: int = 0) -> None:
+        def carry_out() -> None:
+            group = self.storage._metal.groups.get(self.key.group_id)
+            if group is not None and group.record is not None and group.record.key == self.key:
+                change(group)  # else it was removed while this was queued
+
+        self.storage._submit(_Write(self.key.group_id, carry_out, sequence, size))
+
+    async def read(self, load: LoadEntries) -> tuple[Entry, ...]:
+        await trio.lowlevel.checkpoint()
+        return self.storage._group(self.key).read(load)
+
+    @property
+    def snapshots(self) -> SnapshotStorage:
+        return self._snapshots

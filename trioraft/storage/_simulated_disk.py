@@ -289,6 +289,14 @@ class SimulatedMount:
         directory.change({name: file})
         return DiskFile(path, file)
 
+    async def size(self, file: DiskFile) -> int:
+        await self._step("size", file.path)
+        return len(file.handle.data)
+
+    async def read(self, file: DiskFile, offset: int, size: int) -> bytes:
+        await self._step("read", file.path)
+        return bytes(file.handle.data[offset : offset + size])
+
     async def append(self, file: DiskFile, offset: int, data: bytes | bytearray, *, sync: bool) -> None:
         await self._write(file, offset, bytes(data))
         if sync:
@@ -315,6 +323,21 @@ class SimulatedMount:
         directory, name = self._disk._parent(path)
         if name in directory.entries:
             directory.change({name: None})
+
+    async def remove_directory(self, path: str) -> None:
+        await self._step("rmdir", path)
+        try:
+            parent, name = self._disk._parent(path)
+        except FileNotFoundError:
+            return
+        found = parent.entries.get(name)
+        if found is None:
+            return
+        if not isinstance(found, _Directory):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory", path)
+        if found.entries:
+            raise OSError(errno.ENOTEMPTY, "the directory is not empty", path)
+        parent.change({name: None})
 
     async def sync_directory(self, path: str) -> None:
         await self._step("sync_directory", path)

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import posixpath
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 import attrs
 import trio
 
-from .._errors import ConfigError, CorruptLogError, GroupExistsError, GroupNotFoundError, InvariantError, StorageError
+from .._errors import ConfigError, GroupExistsError, GroupNotFoundError, InvariantError, StorageError
 from .._types import GroupId, GroupKey, Member, NodeId
-from ..core import Entry, HardState
-from ._batch import IDENTITY_BYTES, WRITE_BYTES_MAX, encode_group, encode_tombstone, encode_write
+from ._batch import IDENTITY_BYTES
+from ._bounded_disk import BoundedDisk
+from ._cleaner import Cleaner
 from ._committer import Committer, Mark
 from ._config import StorageConfig
-from ._contract import GroupRecord, LogStorage, MultiRaftStorage, NodeRecord, PeerRecord, RecoveredGroup, WriteListener
+from ._contract import GroupRecord, LogStorage, MultiRaftStorage, NodeRecord, PeerRecord, RecoveredGroup
 from ._disk import Disk, DiskFile, NoSpaceError, RealDisk
+from ._group_directory import GroupDirectories
+from ._group_log import GroupLog
 from ._lock import lock_directory, unusable
-from ._log_file import LOG_DIRECTORY, LogEnd, LogFile, log_name
+from ._log_file import LogEnd, LogFile
+from ._log_name import LOG_DIRECTORY, log_name
+from ._log_reader import LogReader
 from ._node_file import NODE_FILE_NAME, NodeFile, read_node_file, remove_leftovers, write_node_file
 from ._recovery import Recovery, recover
+from ._segment import encode_group, encode_tombstone
+from ._table import Table
 
 
 class WalStorage(MultiRaftStorage):
@@ -44,10 +51,12 @@ class WalStorage(MultiRaftStorage):
         self._node_file_turn = trio.Lock()
         self._log: LogFile | None = None
         self._committer: Committer | None = None
-        self._recovered: dict[GroupId, RecoveredGroup] = {}
-        self._damage: CorruptLogError | None = None
-        self._healed: set[GroupId] = set()
-        self._logs: dict[GroupId, _GroupLog] = {}
+        self._cleaner: Cleaner | None = None
+        self._bounded_disk = BoundedDisk(self._disk, self.config.shutdown_write_timeout)
+        self._table = Table(self._log_directory)
+        self._reader = LogReader(self._disk, self._table)
+        self._directories: GroupDirectories | None = None
+        self._logs: dict[GroupId, GroupLog] = {}
         self._marks: dict[GroupId, tuple[GroupRecord | GroupKey, Mark]] = {}
         self._sequence = 0
 
@@ -73,7 +82,7 @@ class WalStorage(MultiRaftStorage):
         base_dir = self.config.base_dir
         found = await read_node_file(self._disk, base_dir)
         if found is not None:
-            self._check_owner(found.record, node_id, cluster_id)
+            self._check_owner(found, node_id, cluster_id)
         elif LOG_DIRECTORY in await self._disk.list_directory(base_dir):
             text = f"a log without its {NODE_FILE_NAME}: put it back, or remove the whole directory and add this node's replicas anew"
             raise StorageError("foreign", posixpath.join(base_dir, LOG_DIRECTORY), text)
@@ -86,17 +95,18 @@ class WalStorage(MultiRaftStorage):
             # Before the log: a log without a node file is refused above.
             await write_node_file(self._disk, base_dir, node_file)
         await self._prepare_log(recovery, node_file)
-        self._committer = Committer(self._log_file(), self.config)
-        self._recovered = dict(recovery.groups)
-        self._damage, self._healed = recovery.damage, set(recovery.healed)
+        await self._prepare_cleaner(node_file)
         record = attrs.evolve(node_file.record, incarnation=node_file.record.incarnation + 1)
         end = self._log_file().end
         self._node_file = attrs.evolve(node_file, record=record, log_file=end.number, log_batch=end.sequence)
         await write_node_file(self._disk, base_dir, self._node_file)
         return record
 
-    def _check_owner(self, record: NodeRecord, node_id: NodeId, cluster_id: str) -> None:
-        path = posixpath.join(self.config.base_dir, NODE_FILE_NAME)
+    def _check_owner(self, node_file: NodeFile, node_id: NodeId, cluster_id: str) -> None:
+        record, path = node_file.record, posixpath.join(self.config.base_dir, NODE_FILE_NAME)
+        if record.incarnation > 0 and node_file.log_file == 0:
+            # A shared log is there from the first start on. Opened as empty, it would forget the votes of all groups.
+            raise StorageError("foreign", path, "the directory has been in use without a shared log: open it with FileStorage")
         if record.cluster_id != cluster_id:
             text = f"the directory belongs to cluster {record.cluster_id!r}, this is cluster {cluster_id!r}"
             raise StorageError("foreign", path, text)
@@ -104,6 +114,8 @@ class WalStorage(MultiRaftStorage):
             raise StorageError("foreign", path, f"the directory belongs to node {record.node_id}, this is node {node_id}")
 
     async def _prepare_log(self, recovery: Recovery, node_file: NodeFile) -> None:
+        self._table = recovery.table
+        self._reader = LogReader(self._disk, self._table)
         await self._disk.make_directory(self._log_directory)
         await remove_leftovers(self._disk, self._log_directory)
         if recovery.cut is not None:
@@ -126,11 +138,29 @@ class WalStorage(MultiRaftStorage):
         if recovery.end.number == 0:
             with trio.CancelScope(shield=True):
                 await self._log.start_file()
+            self._table.add_file(self._log.end.number)
+
+    async def _prepare_cleaner(self, node_file: NodeFile) -> None:
+        base_dir, log, table, disk = self.config.base_dir, self._log_file(), self._table, self._bounded_disk
+        self._directories = directories = GroupDirectories(disk, base_dir, bytes.fromhex(node_file.record.store_id))
+        removed = {group_id: row.failure is None and row.record is None for group_id, row in table.rows.items()}
+        directories.find_leftovers(await self._disk.list_directory(base_dir), removed)
+        self._committer = committer = Committer(log, table, self.config)
+        self._cleaner = cleaner = Cleaner(disk, log, table, committer, self._reader, directories)
+        committer.on_new_file = cleaner.wake
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        await self._opened().serve(task_status)
+        committer = self._opened()
+        try:
+            async with trio.open_nursery() as nursery:
+                if self._cleaner is not None:
+                    nursery.start_soon(self._bounded_disk.bound, self._cleaner.serve)
+                await committer.serve(task_status)
+        finally:
+            committer.hung = committer.hung or self._bounded_disk.hung
 
     async def aclose(self) -> None:
+        self._reader.close()
         await self._close_log()
         if not self._is_hung():
             self._release()
@@ -165,38 +195,55 @@ class WalStorage(MultiRaftStorage):
 
     @property
     def recovered(self) -> Mapping[GroupId, RecoveredGroup]:
-        return MappingProxyType(self._recovered)
+        return _Recovered(self._table, self._removal)
 
     async def create_group(self, record: GroupRecord) -> None:
         group_id = record.key.group_id
+        directories = self._group_directories()
+        is_empty = False
+        while not is_empty or group_id in directories.leftovers:
+            await self._wait_for_other_marks(group_id, record)
+            if self._is_made(record):
+                return
+            # What an earlier replica left must not be taken for this one's.
+            await directories.remove(group_id)
+            is_empty = True
         await self._wait_for_other_marks(group_id, record)
-        if self._damage is not None and group_id not in self._healed:
-            # Among what cannot be read there may be a vote of this group.
-            raise self._damage
-        found = self._recovered.get(group_id)
-        if found is not None and found.failure is not None:
-            raise found.failure
-        if found is not None and found.record is not None:
-            if found.record != record:
-                raise GroupExistsError(f"group {found.record.key} exists here, and not as asked for")
-            return
-        if found is not None and found.tombstone is not None and record.key.incarnation <= found.tombstone.incarnation:
-            raise GroupExistsError(f"group {found.tombstone} was removed here; a new one needs a higher incarnation")
-        await self._write_mark(record, encode_group(record), RecoveredGroup(group_id, record))
+        if not self._is_made(record):
+            await self._write_mark(record, encode_group(record))
+
+    def _is_made(self, record: GroupRecord) -> bool:
+        """Whether a group exists already, just so; raises if anything is in the way."""
+        if not self._table.may_make(record.key.group_id) and self._table.damage is not None:
+            raise self._table.damage
+        row = self._table.rows.get(record.key.group_id)
+        if row is None:
+            return False
+        if row.failure is not None:
+            raise row.failure
+        if row.record is not None and row.record != record:
+            raise GroupExistsError(f"group {row.key} exists here, and not as asked for")
+        if row.tombstone is not None and record.key.incarnation <= row.tombstone.incarnation:
+            raise GroupExistsError(f"group {row.tombstone} was removed here; a new one needs a higher incarnation")
+        return row.record is not None
 
     async def remove_group(self, key: GroupKey) -> None:
         await self._wait_for_other_marks(key.group_id, key)
-        found = self._recovered.get(key.group_id)
-        if found is not None and found.tombstone is not None and found.tombstone.incarnation >= key.incarnation:
+        row = self._table.rows.get(key.group_id)
+        if row is not None and row.failure is None and row.tombstone is not None and row.tombstone.incarnation >= key.incarnation:
             return
-        if found is not None and found.record is not None and found.record.key != key:
-            raise GroupNotFoundError(f"group {key} is not here; {found.record.key} is")
+        if row is not None:
+            key = row.grave(key, self._table.highest_incarnation(key.group_id))
         log = self._logs.pop(key.group_id, None)
         if log is not None:
             log.is_closed = True
         self._opened().detach(key.group_id)
-        me = found.record.me if found is not None and found.record is not None else Member(self._node().record.node_id)
-        await self._write_mark(key, encode_tombstone(key, me), RecoveredGroup(key.group_id, tombstone=key))
+        me = row.me if row is not None and row.me is not None else Member(self._node().record.node_id)
+        await self._write_mark(key, encode_tombstone(key, me))
+        try:
+            await self._group_directories().remove(key.group_id)
+        except StorageError:
+            pass  # it is tried again later; the group is gone all the same
 
     async def _wait_for_other_marks(self, group_id: GroupId, subject: GroupRecord | GroupKey) -> None:
         """What was begun for a caller that left is finished first: a replica is never made between a removal and its tombstone."""
@@ -204,35 +251,48 @@ class WalStorage(MultiRaftStorage):
         while (under_way := self._marks.get(group_id)) is not None and under_way[0] != subject:
             await under_way[1].wait()
 
-    async def _write_mark(self, subject: GroupRecord | GroupKey, data: bytes, outcome: RecoveredGroup) -> None:
+    async def _write_mark(self, subject: GroupRecord | GroupKey, data: bytes) -> None:
         """Write a mark and wait for it; one that is on its way already, for a caller that left, is waited for."""
-        group_id = outcome.group_id
+        group_id = subject.group_id if isinstance(subject, GroupKey) else subject.key.group_id
         under_way = self._marks.get(group_id)
         if under_way is not None and under_way[0] == subject:
             mark = under_way[1]
         else:
-            mark = Mark(lambda: self._settle_mark(mark, outcome))
+            mark = Mark(lambda: self._settle_mark(group_id, subject, mark))
             self._marks[group_id] = (subject, mark)
             self._opened().submit(group_id, data, mark=mark)
         await mark.wait()
 
-    def _settle_mark(self, mark: Mark, outcome: RecoveredGroup) -> None:
-        self._recovered[outcome.group_id] = outcome
-        if outcome.tombstone is not None:
-            self._healed.add(outcome.group_id)
-        if self._marks.get(outcome.group_id, (None, None))[1] is mark:
-            del self._marks[outcome.group_id]
+    def _removal(self, group_id: GroupId) -> GroupKey | None:
+        """The tombstone that is on its way. For everybody the group is gone already: what came behind it would be lost."""
+        subject = self._marks[group_id][0] if group_id in self._marks else None
+        return subject if isinstance(subject, GroupKey) else None
+
+    def _settle_mark(self, group_id: GroupId, subject: GroupRecord | GroupKey, mark: Mark) -> None:
+        if isinstance(subject, GroupKey):
+            self._group_directories().leave(group_id)
+            if self._cleaner is not None:
+                self._cleaner.wake()
+        if self._marks.get(group_id, (None, None))[1] is mark:
+            del self._marks[group_id]
 
     def get_log_storage(self, group_id: GroupId) -> LogStorage:
-        found = self._recovered.get(group_id)
-        if found is not None and found.failure is not None:
-            raise found.failure
-        if found is None or found.record is None:
+        row = self._table.rows.get(group_id)
+        is_going = self._removal(group_id) is not None
+        if row is not None and row.failure is not None and not is_going:
+            raise row.failure
+        if row is None or row.record is None or is_going:
             raise GroupNotFoundError(f"group {group_id} is not in this storage")
         log = self._logs.get(group_id)
-        if log is None:
-            log = self._logs[group_id] = _GroupLog(found.record.key, self._opened())
+        if log is None or log.key != row.record.key:
+            directory = self._group_directories().of(row.record.key)
+            log = GroupLog(row.record.key, self._opened(), self._table, self._reader, directory, lambda: self._tidy(group_id))
+            self._logs[group_id] = log
         return log
+
+    def _tidy(self, group_id: GroupId) -> None:
+        if self._cleaner is not None:
+            self._cleaner.tidy(group_id)
 
     # -- peers --------------------------------------------------------------------------------------------------------------------
 
@@ -290,27 +350,32 @@ class WalStorage(MultiRaftStorage):
             raise InvariantError("the storage is not open")
         return self._log
 
+    def _group_directories(self) -> GroupDirectories:
+        if self._directories is None:
+            raise InvariantError("the storage is not open")
+        return self._directories
+
     def _node(self) -> NodeFile:
         if self._node_file is None:
             raise InvariantError("the storage is not open")
         return self._node_file
 
 
-@attrs.define(eq=False)
-class _GroupLog(LogStorage):
-    """One group's part of the shared log."""
+class _Recovered(Mapping[GroupId, RecoveredGroup]):
+    """The table, as the floors above see it: each group is put together when somebody asks."""
 
-    key: GroupKey
-    committer: Committer
-    is_closed: bool = False
+    def __init__(self, table: Table, removal: Callable[[GroupId], GroupKey | None]) -> None:
+        self._rows, self._removal = table.rows, removal
 
-    def attach(self, listener: WriteListener) -> None:
-        self.committer.attach(self.key.group_id, listener)
+    def __getitem__(self, group_id: GroupId) -> RecoveredGroup:
+        row, tombstone = self._rows[group_id], self._removal(group_id)
+        return row.recovered() if tombstone is None else RecoveredGroup(group_id, tombstone=tombstone)
 
-    def write(self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        if self.is_closed:
-            raise InvariantError(f"a write of {self.key}, which was removed")
-        data = encode_write(self.key, hard_state, entries)
-        if len(data) > WRITE_BYTES_MAX:
-            raise InvariantError(f"a write of {len(data)} bytes is larger than the log can hold")
-        self.committer.submit(self.key.group_id, data, sequence)
+    def __contains__(self, group_id: object) -> bool:
+        return group_id in self._rows
+
+    def __iter__(self) -> Iterator[GroupId]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)

@@ -3,14 +3,18 @@
 A program that embeds trioraft can run its own schedules with `Simulator`, and the command line runs thousands of seeds::
 
     python -m trioraft.testing.sim --seeds 2000
+
+And the conformance suite of the storage contract, for whoever brings a storage of their own: `StorageSuite`.
 """
 
+from ._all_checkers import Checkers as Checkers
 from ._checker import Checker as Checker, Who as Who, World as World
-from ._checkers import Checkers as Checkers
 from ._network import Weather as Weather
 from ._planted import PLANTS as PLANTS, planted as planted
 from ._schedule import FAULT_WEIGHTS as FAULT_WEIGHTS, Fault as Fault, Load as Load, Schedule as Schedule
 from ._sim_cli import run_seed as run_seed
-from ._simulator import Simulator as Simulator, Statistics as Statistics
+from ._simulator import Simulator as Simulator
+from ._statistics import Statistics as Statistics
+from ._storage_suite import StorageSuite as StorageSuite
 from ._trace import Trace as Trace
 from ._violation import PropertyViolation as PropertyViolation

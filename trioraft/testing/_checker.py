@@ -11,9 +11,10 @@ from typing import ClassVar, NamedTuple, NoReturn
 
 import attrs
 
-from .._types import GroupId, Index, NodeId, Term
-from ..core import Configuration, Entry, HardState, Message
-from ._disk import GroupDisk
+from .._types import NOTHING, EntryId, GroupId, Index, Member, NodeId, Term
+from ..core import Compaction, Configuration, Entry, HardState, InstallSnapshot, LoadEntries, Message
+from ._disk import GroupDisk, Snapshot
+from ._log_window import LogWindow
 from ._violation import PropertyViolation
 
 
@@ -23,24 +24,28 @@ class Who(NamedTuple):
     node: NodeId
     group: GroupId
     life: int
+    replica: EntryId = NOTHING
 
     def __str__(self) -> str:
-        return f"n{self.node}/g{self.group} (life {self.life})"
+        return f"{Member(self.node, self.replica)}/g{self.group} (life {self.life})"
 
 
 @attrs.frozen
 class World:
-    """What checkers may look at: the disks, as they are now, and who belongs to each group."""
+    """What checkers may look at: the disks, as they are now, and who belonged to each group at first."""
 
     configurations: Mapping[GroupId, Configuration]
     disks: Mapping[tuple[GroupId, NodeId], GroupDisk]
 
-    def is_on_majority(self, group: GroupId, entry: Entry) -> bool:
-        """Tell whether the entry is on the disks of a majority of each half of the voters."""
-        configuration = self.configurations[group]
-        holders = {node for node in configuration.members() if self.disks[group, node].term_at(entry.index) == entry.term}
+    def is_on_majority(self, group: GroupId, entry: Entry, configuration: Configuration) -> bool:
+        """Tell whether the entry is on the disks of a majority of each half of the voters, or in what they have a snapshot of."""
+        holders = {node for node in configuration.voter_ids() if self._holds(group, configuration.member(node), entry)}
         halves = [configuration.voters, configuration.outgoing]
         return all(2 * len(half & holders) > len(half) for half in halves if half)
+
+    def _holds(self, group: GroupId, member: Member, entry: Entry) -> bool:
+        disk = self.disks.get((group, member.node_id))
+        return disk is not None and disk.me == member and disk.log.holds(entry)
 
 
 class Checker:
@@ -51,14 +56,20 @@ class Checker:
     def fail(self, detail: str) -> NoReturn:
         raise PropertyViolation(self.name, detail)
 
-    def started(self, who: Who, disk: GroupDisk) -> None:
-        """A replica begins a life with what is on its disk."""
+    def started(self, who: Who, disk: GroupDisk, history: Sequence[Entry]) -> None:
+        """A replica begins a life with what is on its disk, and a machine that has been given `history`."""
 
-    def writes(self, who: Who, hard_state: HardState | None, entries: Sequence[Entry], log: Sequence[Entry], leads: Term | None) -> None:
+    def writes(self, who: Who, hard_state: HardState | None, entries: Sequence[Entry], log: LogWindow, leads: Term | None) -> None:
         """A replica has handed out a write, durable later.
 
-        `log` is its log before this write, `leads` the term that it leads in.
+        `log` is its log before these entries, `leads` the term that it leads in.
         """
+
+    def installs(self, who: Who, message: InstallSnapshot, log: LogWindow, commit: Index, disk: GroupDisk) -> None:
+        """A replica has handed out a write that puts a snapshot in place of its log, of which it knew `commit` to be committed."""
+
+    def compacts(self, who: Who, compaction: Compaction, log: LogWindow) -> None:
+        """A replica has told its disk to cut its log, which is `log` until then."""
 
     def synced(self, who: Who, disk: GroupDisk) -> None:
         """A write of the replica has become durable."""
@@ -66,17 +77,29 @@ class Checker:
     def elected(self, who: Who, term: Term) -> None:
         """A replica leads in `term`."""
 
-    def leads(self, who: Who, term: Term, log: Sequence[Entry]) -> None:
+    def leads(self, who: Who, term: Term, log: LogWindow) -> None:
         """A replica that leads in `term` has handed out its log up to now; called for each turn in which it leads."""
 
     def sends(self, who: Who, message: Message, disk: GroupDisk) -> None:
         """A message leaves a node whose disk holds `disk` at this moment."""
 
-    def commits(self, who: Who, commit: Index, log: Sequence[Entry], term: Term, leads: bool) -> None:
-        """A replica in `term` has another commit index than before; it has led that term all the while, or not."""
+    def commits(self, who: Who, commit: Index, log: LogWindow, term: Term, leads: bool, in_force: Sequence[Configuration]) -> None:
+        """A replica in `term` has another commit index than before; it has led that term all the while, or not.
+
+        `in_force` are the configurations that its log had as the newest one since it was looked at last.
+        """
 
     def applies(self, who: Who, entry: Entry, disk: GroupDisk) -> None:
         """A replica is given an entry to apply."""
+
+    def saves(self, who: Who, snapshot: Snapshot, disk: GroupDisk) -> None:
+        """A snapshot is on the replica's disk, taken there or received."""
+
+    def restores(self, who: Who, snapshot: Snapshot, disk: GroupDisk) -> None:
+        """A replica's machine is replaced by a snapshot."""
+
+    def reads(self, who: Who, load: LoadEntries, entries: Sequence[Entry], log: LogWindow, disk: GroupDisk) -> None:
+        """A replica with this log has had entries read from its disk."""
 
     def acknowledges(self, who: Who, entry: Entry) -> None:
         """A client is told that its command, which is `entry`, is done."""

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias
 
-from .._types import GroupId, Index, NodeId, Term
-from ..core import AppendEntries, AppendEntriesReply, Entry, HardState, Message, RequestVote, RequestVoteReply
+from .._types import GroupId, Index, Member, NodeId, Term
+from ..core import (
+    AppendEntries,
+    AppendEntriesReply,
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+    decode_configuration,
+)
 from ._checker import Checker, Who, World
-from ._disk import GroupDisk
+from ._disk import GroupDisk, Snapshot
+from ._log_window import LogWindow
 
-_Place: TypeAlias = tuple[GroupId, NodeId]
-_Hook: TypeAlias = Callable[..., None]
+_Place: TypeAlias = tuple[GroupId, Member]
 
 
 class ElectionSafety(Checker):
@@ -33,21 +44,22 @@ class LeaderAppendOnly(Checker):
 
     name = "leader-append-only"
 
-    def writes(self, who: Who, hard_state: HardState | None, entries: Sequence[Entry], log: Sequence[Entry], leads: Term | None) -> None:
+    def writes(self, who: Who, hard_state: HardState | None, entries: Sequence[Entry], log: LogWindow, leads: Term | None) -> None:
         if leads is None or not entries:
             return
         for entry in entries:
-            if entry.index <= len(log) and log[entry.index - 1].term != entry.term:
-                self.fail(f"{who} leads in term {leads} and replaces {log[entry.index - 1]} by {entry}")
-        if entries[-1].index < len(log):
-            self.fail(f"{who} leads in term {leads} and cuts its log from {log[-1]} to {entries[-1]}")
+            if entry.index <= log.last_index and log.term_at(entry.index) != entry.term:
+                self.fail(f"{who} leads in term {leads} and replaces {entry.index}@{log.term_at(entry.index)} by {entry}")
+        if entries[-1].index < log.last_index:
+            self.fail(f"{who} leads in term {leads} and cuts its log from {log.last} to {entries[-1]}")
 
 
 class LogMatching(Checker):
     """Paper 5.3: "if two logs contain an entry with the same index and term, then the logs are identical in all entries up through
     the given index".
 
-    By induction it is enough that equal (index, term) means an equal command and an equal term of the entry before.
+    By induction it is enough that equal (index, term) means an equal command and an equal term of the entry before; be that in the log,
+    or the last one in the snapshot that the log begins with.
     """
 
     name = "log-matching"
@@ -55,13 +67,13 @@ class LogMatching(Checker):
     def __init__(self) -> None:
         self._known: dict[tuple[GroupId, Index, Term], tuple[Entry, Term]] = {}
 
-    def writes(self, who: Who, hard_state: HardState | None, entries: Sequence[Entry], log: Sequence[Entry], leads: Term | None) -> None:
+    def writes(self, who: Who, hard_state: HardState | None, entries: Sequence[Entry], log: LogWindow, leads: Term | None) -> None:
         if not entries:
             return
         first = entries[0].index
-        if first > len(log) + 1:
-            self.fail(f"{who} writes {entries[0]} behind a log that ends at {len(log)}")
-        previous = log[first - 2].term if first > 1 else 0
+        if not log.start.index < first <= log.last_index + 1:
+            self.fail(f"{who} writes {entries[0]} into a log from {log.start.index} to {log.last_index}")
+        previous = log.term_at(first - 1)
         for expected, entry in enumerate(entries, first):
             if entry.index != expected or entry.term < previous:
                 self.fail(f"{who} writes {entry} behind {expected - 1}@{previous}")
@@ -69,6 +81,13 @@ class LogMatching(Checker):
             if (known[0] is not entry and known[0] != entry) or known[1] != previous:
                 self.fail(f"{who} writes {entry} after term {previous}, but another {entry} differs, or follows term {known[1]}")
             previous = entry.term
+
+    def synced(self, who: Who, disk: GroupDisk) -> None:
+        start, first = disk.log.start, disk.log.entries[:1]
+        for entry in first:
+            _, previous = self._known[who.group, entry.index, entry.term]
+            if previous != start.term:
+                self.fail(f"the log on the disk of {who} begins behind {start} with {entry}, which follows term {previous}")
 
 
 class CommitAgreement(Checker):
@@ -85,26 +104,50 @@ class CommitAgreement(Checker):
         self.committed: dict[GroupId, list[Entry]] = {group: [] for group in world.configurations}
         self.committed_in: dict[GroupId, list[Term]] = {group: [] for group in world.configurations}
         """The term of the replica that was first to commit it, entry by entry."""
+        self.committed_by: dict[GroupId, list[Sequence[Configuration]]] = {group: [] for group in world.configurations}
+        """The configurations that one of has held it then, entry by entry."""
+        self._configurations = {group: [(0, first)] for group, first in world.configurations.items()}
         self._last: dict[Who, Index] = {}
 
-    def commits(self, who: Who, commit: Index, log: Sequence[Entry], term: Term, leads: bool) -> None:
+    def commits(self, who: Who, commit: Index, log: LogWindow, term: Term, leads: bool, in_force: Sequence[Configuration]) -> None:
         last = self._last.get(who, 0)
         if commit < last:
             self.fail(f"the commit index of {who} went back from {last} to {commit}")
-        if commit > len(log):
-            self.fail(f"{who} commits {commit}, but its log ends at {len(log)}")
+        if commit > log.last_index:
+            self.fail(f"{who} commits {commit}, but its log ends at {log.last_index}")
         self._last[who] = commit
         committed = self.committed[who.group]
-        for entry in log[last:commit]:
+        if log.start.index > len(committed):
+            self.fail(f"the log of {who} begins behind {log.start}, but only {len(committed)} have been committed")
+        for entry in log.behind(last, commit):
             if entry.index <= len(committed):
                 known = committed[entry.index - 1]
                 if known is not entry and known != entry:
                     self.fail(f"{who} commits {entry} where {known} is committed")
                 continue
-            if not self._world.is_on_majority(who.group, entry):
-                self.fail(f"{who} commits {entry}, which is not on the disks of a majority")
-            committed.append(entry)
-            self.committed_in[who.group].append(term)
+            self._commit(who, entry, term, in_force)
+
+    def _commit(self, who: Who, entry: Entry, term: Term, in_force: Sequence[Configuration]) -> None:
+        if not any(self._world.is_on_majority(who.group, entry, configuration) for configuration in in_force):
+            self.fail(f"{who} commits {entry}, which is not on the disks of a majority of {' or '.join(map(str, in_force))}")
+        self.committed[who.group].append(entry)
+        self.committed_in[who.group].append(term)
+        self.committed_by[who.group].append(in_force)
+        if entry.kind is EntryKind.CONFIGURATION:
+            self._configurations[who.group].append((entry.index, decode_configuration(entry.payload)))
+
+    def is_committed(self, group: GroupId, history: Sequence[Entry]) -> bool:
+        """Whether these are the first entries that were committed."""
+        return self.committed[group][: len(history)] == list(history)
+
+    def term_at(self, group: GroupId, index: Index) -> Term:
+        """The term of a committed entry; 0 for index 0 and what is not committed."""
+        committed = self.committed[group]
+        return committed[index - 1].term if 0 < index <= len(committed) else 0
+
+    def configuration_at(self, group: GroupId, index: Index) -> Configuration:
+        """The configuration in force at a committed index."""
+        return next(configuration for at, configuration in reversed(self._configurations[group]) if at <= index)
 
 
 class CommitOwnTerm(Checker):
@@ -112,9 +155,9 @@ class CommitOwnTerm(Checker):
 
     name = "commit-own-term"
 
-    def commits(self, who: Who, commit: Index, log: Sequence[Entry], term: Term, leads: bool) -> None:
-        if leads and log[commit - 1].term != term:
-            self.fail(f"{who} leads in term {term} and commits up to {log[commit - 1]}")
+    def commits(self, who: Who, commit: Index, log: LogWindow, term: Term, leads: bool, in_force: Sequence[Configuration]) -> None:
+        if leads and log.term_at(commit) != term:
+            self.fail(f"{who} leads in term {term} and commits up to {commit}@{log.term_at(commit)}")
 
 
 class LeaderCompleteness(Checker):
@@ -128,13 +171,13 @@ class LeaderCompleteness(Checker):
         self._agreement = agreement
         self._checked: set[tuple[Who, Term]] = set()
 
-    def leads(self, who: Who, term: Term, log: Sequence[Entry]) -> None:
+    def leads(self, who: Who, term: Term, log: LogWindow) -> None:
         if (who, term) in self._checked:
             return
         self._checked.add((who, term))
         # NB: a leader may come late: the votes of term 4 may arrive when term 5 has committed. Its log is then none of our business.
         for entry, committed_in in zip(self._agreement.committed[who.group], self._agreement.committed_in[who.group], strict=True):
-            if committed_in < term and (entry.index > len(log) or log[entry.index - 1] != entry):
+            if committed_in < term and not log.holds(entry):
                 self.fail(f"{who} leads in term {term} without {entry}, which was committed in term {committed_in}")
 
 
@@ -155,43 +198,63 @@ class StateMachineSafety(Checker):
 
 
 class ApplyOnce(Checker):
-    """Within one life each committed entry is applied once, in order, without holes, and only when it is durable here (DESIGN 3)."""
+    """Within one life each committed entry is applied once, in order, without holes, and only when it is durable here (DESIGN 3).
+
+    A snapshot counts as everything up to it, and never leads back.
+    """
 
     name = "apply-once"
 
     def __init__(self) -> None:
         self._last: dict[Who, Index] = {}
 
+    def started(self, who: Who, disk: GroupDisk, history: Sequence[Entry]) -> None:
+        self._last[who] = len(history)
+
     def applies(self, who: Who, entry: Entry, disk: GroupDisk) -> None:
         last = self._last.get(who, 0)
         if entry.index != last + 1:
             self.fail(f"{who} applies {entry} after {last}")
-        if disk.term_at(entry.index) != entry.term:
+        if not disk.log.holds(entry):
             self.fail(f"{who} applies {entry}, which is not on its disk")
         self._last[who] = entry.index
+
+    def restores(self, who: Who, snapshot: Snapshot, disk: GroupDisk) -> None:
+        last = self._last.get(who, 0)
+        if snapshot.at.index <= last:
+            self.fail(f"{who} restores the snapshot {snapshot.at} after it has applied {last}")
+        self._last[who] = snapshot.at.index
 
 
 class DurableBeforeTold(Checker):
     """What a message promises is durable where it comes from when it leaves: a vote asked or granted, a log that matches; and a
     leader speaks only in a term that its disk knows ("updated on stable storage before responding to RPCs", paper figure 2).
 
-    A promise of an older term than the disk's is void: whoever hears it can do nothing with it that the newer term does not undo.
+    What was cut off the log is held by the snapshot that it begins with. A promise of an older term than the disk's is void: whoever
+    hears it can do nothing with it that the newer term does not undo. And a leader sends nothing but what is in its log.
     """
 
     name = "durable-before-told"
 
-    def __init__(self) -> None:
+    def __init__(self, agreement: CommitAgreement) -> None:
+        self._agreement = agreement
+        # NB: what a leader has cut off is 0 here: that is committed.
         self._leader_logs: dict[tuple[GroupId, Term], list[Term]] = {}
 
-    def leads(self, who: Who, term: Term, log: Sequence[Entry]) -> None:
+    def leads(self, who: Who, term: Term, log: LogWindow) -> None:
         known = self._leader_logs.setdefault((who.group, term), [])
-        known.extend(entry.term for entry in log[len(known) :])
+        if len(known) < log.last_index:
+            known.extend([0] * (log.start.index - len(known)))
+            known.extend(entry.term for entry in log.behind(len(known), log.last_index))
 
     def sends(self, who: Who, message: Message, disk: GroupDisk) -> None:
         match message:
             case AppendEntries():
                 if disk.hard_state.term < message.term:
                     self.fail(f"{who} leads in term {message.term}, but its disk knows only {disk.hard_state}")
+                for entry in message.entries[:1] + message.entries[-1:]:
+                    if entry.term != self._leader_term(who.group, message.term, entry.index):
+                        self.fail(f"{who} sends {entry}, which is not in the log of the leader of term {message.term}")
             case AppendEntriesReply(rejected=0):
                 self._check_match(who, message, disk)
             case RequestVote():
@@ -204,6 +267,11 @@ class DurableBeforeTold(Checker):
         if held.term < term or (held.term == term and held.vote != vote):
             self.fail(f"{who} {what} in term {term}, but its disk holds {held}")
 
+    def _leader_term(self, group: GroupId, term: Term, index: Index) -> Term:
+        """The term of an entry in the log of the leader of `term`."""
+        known = self._leader_logs.get((group, term), [])
+        return (known[index - 1] if index <= len(known) else 0) or self._agreement.term_at(group, index)
+
     def _check_match(self, who: Who, message: AppendEntriesReply, disk: GroupDisk) -> None:
         if disk.hard_state.term > message.term or not message.match:
             return
@@ -212,9 +280,10 @@ class DurableBeforeTold(Checker):
         leader_log = self._leader_logs.get((who.group, message.term), [])
         if message.match > len(leader_log):
             self.fail(f"{who} acknowledges up to {message.match} in term {message.term}, whose leader has only {len(leader_log)}")
-        if disk.term_at(message.match) != leader_log[message.match - 1]:
-            held = f"{message.match}@{disk.term_at(message.match)}"
-            self.fail(f"{who} acknowledges {message.match}@{leader_log[message.match - 1]} of term {message.term}; its disk: {held}")
+        expected = self._leader_term(who.group, message.term, message.match)
+        if message.match >= disk.log.start.index and disk.log.term_at(message.match) != expected:
+            held = f"{message.match}@{disk.log.term_at(message.match)}"
+            self.fail(f"{who} acknowledges {message.match}@{expected} of term {message.term}; its disk: {held}")
 
 
 class VotesOnce(Checker):
@@ -225,12 +294,12 @@ class VotesOnce(Checker):
     def __init__(self) -> None:
         self._durable: dict[_Place, HardState] = {}
         self._handed_out: dict[Who, HardState] = {}
-        self._granted: dict[tuple[GroupId, NodeId, Term], NodeId] = {}
+        self._granted: dict[tuple[_Place, Term], NodeId] = {}
 
-    def started(self, who: Who, disk: GroupDisk) -> None:
+    def started(self, who: Who, disk: GroupDisk, history: Sequence[Entry]) -> None:
         self._handed_out[who] = disk.hard_state
 
-    def writes(self, who: Who, hard_state: HardState | None, entries: Sequence[Entry], log: Sequence[Entry], leads: Term | None) -> None:
+    def writes(self, who: Who, hard_state: HardState | None, entries: Sequence[Entry], log: LogWindow, leads: Term | None) -> None:
         if hard_state is not None:
             self._check_step(who, self._handed_out.get(who, HardState()), hard_state)
             self._handed_out[who] = hard_state
@@ -238,7 +307,7 @@ class VotesOnce(Checker):
             self.fail(f"{who} writes {entries[-1]}, a higher term than its own, {self._handed_out.get(who)}")
 
     def synced(self, who: Who, disk: GroupDisk) -> None:
-        place = (who.group, who.node)
+        place = (who.group, Member(who.node, who.replica))
         self._check_step(who, self._durable.get(place, HardState()), disk.hard_state)
         self._durable[place] = disk.hard_state
 
@@ -249,7 +318,8 @@ class VotesOnce(Checker):
             self._grant(who, message.term, message.target.node_id)
 
     def _grant(self, who: Who, term: Term, candidate: NodeId) -> None:
-        other = self._granted.setdefault((who.group, who.node, term), candidate)
+        place = (who.group, Member(who.node, who.replica))
+        other = self._granted.setdefault((place, term), candidate)
         if other != candidate:
             self.fail(f"{who} votes for n{candidate} in term {term}, in which it voted for n{other}")
 
@@ -267,42 +337,11 @@ class AcknowledgedIsDurable(Checker):
         self._world, self._agreement = world, agreement
 
     def acknowledges(self, who: Who, entry: Entry) -> None:
-        committed = self._agreement.committed[who.group]
+        agreement, group = self._agreement, who.group
+        committed = agreement.committed[group]
         if entry.index > len(committed) or committed[entry.index - 1] != entry:
             self.fail(f"{who} acknowledges {entry}, which is not committed")
-        if not self._world.is_on_majority(who.group, entry):
+        # Whoever held it may have been removed since; then those hold it who are members now.
+        in_force = [*agreement.committed_by[group][entry.index - 1], agreement.configuration_at(group, len(committed))]
+        if not any(self._world.is_on_majority(group, entry, configuration) for configuration in in_force):
             self.fail(f"{who} acknowledges {entry}, which is not on the disks of a majority")
-
-
-class Checkers:
-    """All checkers together; each attribute is the list of those that want to hear of it."""
-
-    def __init__(self, world: World) -> None:
-        self.agreement = CommitAgreement(world)
-        self.elections = ElectionSafety()
-        self.all: tuple[Checker, ...] = (
-            self.elections,
-            LeaderAppendOnly(),
-            LogMatching(),
-            DurableBeforeTold(),
-            VotesOnce(),
-            self.agreement,
-            CommitOwnTerm(),
-            LeaderCompleteness(self.agreement),
-            StateMachineSafety(),
-            ApplyOnce(),
-            AcknowledgedIsDurable(world, self.agreement),
-        )
-        self.started = self._hooks("started")
-        self.writes = self._hooks("writes")
-        self.synced = self._hooks("synced")
-        self.elected = self._hooks("elected")
-        self.leads = self._hooks("leads")
-        self.sends = self._hooks("sends")
-        self.commits = self._hooks("commits")
-        self.applies = self._hooks("applies")
-        self.acknowledges = self._hooks("acknowledges")
-
-    def _hooks(self, name: str) -> tuple[_Hook, ...]:
-        default: Any = getattr(Checker, name)
-        return tuple(getattr(checker, name) for checker in self.all if getattr(type(checker), name) is not default)

@@ -1,11 +1,15 @@
 """One node's durable state as the core sees it, with a disk that takes time and loses what was not synced.
 
 How it works, as the real committer does: writes of all groups queue up; whenever the disk is idle, everything queued becomes one batch;
-when its sync is over the whole batch is durable at once and each group is told once. Batches never overtake each other.
+when its sync is over the whole batch is durable at once and each group is told once. Batches never overtake each other. That a log is
+cut is a write like any other, but that nobody is told.
 
 A crash loses the queue, which is only memory. Of the batch in flight each group keeps *some* prefix of its writes: none, a few or
 all. That is more than the shared log allows (there, a batch is whole or gone, for all groups) and what one file per group allows.
-A write stays whole: term and vote and entries of one Ready are one record.
+A write stays whole: term and vote, the snapshot that is installed, and entries of one Ready are one record.
+
+Files of snapshots, and the state of a machine that stores it by itself, have syncs of their own: they are there from one moment to the
+next, before or after the log says so.
 """
 
 from __future__ import annotations
@@ -17,37 +21,22 @@ from typing import NamedTuple, Protocol
 import attrs
 
 from .._errors import InvariantError
-from .._types import GroupId, Index, Millis, Term
-from ..core import Entry, HardState
+from .._types import NOTHING, EntryId, GroupId, Index, Member, Millis
+from ..core import Compaction, Configuration, Durable, Entry, HardState, InstallSnapshot, LoadEntries
+from ._log_window import LogWindow
+
+NOBODY = Member(0)
 
 
-@attrs.define
-class GroupDisk:
-    """What one group has on one node's disk: what a crash leaves."""
+class Snapshot(NamedTuple):
+    """A snapshot's file. The state of a simulated machine is all that it was ever given, so one can see whether it is right."""
 
-    hard_state: HardState = HardState()
-    entries: list[Entry] = attrs.field(factory=list)
-    """The log from index 1 on."""
+    at: EntryId
+    configuration: Configuration
+    history: tuple[Entry, ...]
 
-    def write(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        """Make one write durable; the first entry replaces everything at and above its index."""
-        if hard_state is not None:
-            self.hard_state = hard_state
-        if entries:
-            replace_tail(self.entries, entries)
-
-    def term_at(self, index: Index) -> Term:
-        """The term of the entry at `index`; 0 when there is none."""
-        return self.entries[index - 1].term if 0 < index <= len(self.entries) else 0
-
-
-def replace_tail(log: list[Entry], entries: Sequence[Entry]) -> None:
-    """Put `entries` where they belong in `log`, in place of everything at and above the first one."""
-    start = entries[0].index - 1
-    if not 0 <= start <= len(log):
-        raise InvariantError(f"a write begins at {entries[0].index}, but the log ends at {len(log)}")
-    del log[start:]
-    log.extend(entries)
+    def __str__(self) -> str:
+        return f"{self.at} {self.configuration}"
 
 
 class Write(NamedTuple):
@@ -55,8 +44,81 @@ class Write(NamedTuple):
 
     group: GroupId
     sequence: int
-    hard_state: HardState | None
-    entries: Sequence[Entry]
+    """0: nobody waits for it."""
+    hard_state: HardState | None = None
+    entries: Sequence[Entry] = ()
+    install: InstallSnapshot | None = None
+    compaction: Compaction | None = None
+
+
+@attrs.define(eq=False)
+class GroupDisk:
+    """What one replica has on one node's disk: what a crash leaves."""
+
+    hard_state: HardState = HardState()
+    log: LogWindow = attrs.field(factory=LogWindow)
+    snapshot: EntryId = NOTHING
+    """The newest snapshot that the log knows of."""
+    commit: Index = 0
+    files: dict[EntryId, Snapshot] = attrs.field(factory=dict)
+    """The snapshots that are there, whether the log knows of them or not."""
+    machine: list[Entry] = attrs.field(factory=list)
+    """What a machine has stored by itself."""
+    me: Member = NOBODY
+
+    def write(self, write: Write) -> None:
+        """Make one write durable.
+
+        Raises:
+            InvariantError: it does not fit what is there.
+        """
+        if write.hard_state is not None:
+            self.hard_state = write.hard_state
+        if write.install is not None:
+            self._refer_to(write.install.at)
+            self.log.install(write.install.at, write.install.configuration)
+        self.log.write(write.entries)
+        if write.compaction is not None:
+            self._compact(write.compaction)
+
+    def _compact(self, compaction: Compaction) -> None:
+        if compaction.start.index > compaction.snapshot.index:
+            raise InvariantError(f"the log is cut at {compaction.start}, behind the snapshot {compaction.snapshot}")
+        self._refer_to(compaction.snapshot)
+        self.log.compact(compaction.start)
+        self.commit = max(self.commit, compaction.commit)
+        for at in [at for at in self.files if at.index < compaction.snapshot.index]:
+            del self.files[at]
+
+    def _refer_to(self, at: EntryId) -> None:
+        if at not in self.files:
+            raise InvariantError(f"the log relies on the snapshot {at}, but the files are {[*map(str, self.files)]}")
+        self.snapshot = at
+
+    def read(self, load: LoadEntries) -> tuple[Entry, ...]:
+        """The entries from ``load.first`` on, as many as fit its limits and at least one; () if the log does not begin so early."""
+        if load.first <= self.log.start.index:
+            return ()
+        taken: list[Entry] = []
+        left = load.bytes_max
+        for entry in self.log.behind(load.first - 1, load.last):
+            left -= len(entry.payload)
+            if taken and left < 0:
+                break
+            taken.append(entry)
+        return tuple(taken)
+
+    def recover(self, in_memory: int) -> Durable:
+        """What a replica finds when it starts, with this many entries in memory."""
+        log = self.log
+        return Durable(
+            hard_state=self.hard_state,
+            entries=tuple(log.entries[max(len(log.entries) - in_memory, 0) :]),
+            terms=log.terms(),
+            snapshot=self.snapshot,
+            commit=self.commit,
+            configurations=tuple(log.configurations),
+        )
 
 
 class Scheduler(Protocol):
@@ -101,22 +163,35 @@ class SimulatedDisk:
     def group(self, group: GroupId) -> GroupDisk:
         return self.groups.setdefault(group, GroupDisk())
 
+    def create(self, group: GroupId, me: Member, configuration: Configuration) -> GroupDisk:
+        """Make a new replica's place. What an older one has left is gone, and its writes with it."""
+        self.remove(group)
+        disk = self.groups[group] = GroupDisk(log=LogWindow(configurations=[(0, configuration)]), me=me)
+        return disk
+
+    def remove(self, group: GroupId) -> None:
+        """Forget a replica."""
+        self.groups.pop(group, None)
+        self._queue = [write for write in self._queue if write.group != group]
+        self._batch = [write for write in self._batch if write.group != group]
+
     def write(self, write: Write) -> None:
         self._queue.append(write)
         self.begin()
 
     def begin(self) -> None:
         """Start on what is queued, unless the disk is busy, full or stopped."""
-        if self._batch or not self._queue or self.is_full or self.is_stopped:
+        if self._begun or not self._queue or self.is_full or self.is_stopped:
             return
         self._batch, self._queue = self._queue, []
-        self._begun = self._scheduler.now
+        self._begun = self._scheduler.now + 1
         low, high = self.sync_ms
         self._scheduler.call_in(low if low == high else self._random.randint(low, high), self._finish, self._life)
 
     def _finish(self, life: int) -> None:
         if life != self._life:
             return
+        self._begun = 0
         if self.is_full:
             # The write met a full disk: it is kept, in front of what came later, and tried again when there is space.
             self._queue, self._batch = self._batch + self._queue, []
@@ -124,17 +199,21 @@ class SimulatedDisk:
         batch, self._batch = self._batch, []
         newest: dict[GroupId, int] = {}
         for write in batch:
-            disk = self.group(write.group)
-            disk.write(write.hard_state, write.entries)
-            newest[write.group] = write.sequence
-            self._synced(write, disk)
+            self._make_durable(write)
+            if write.sequence:
+                newest[write.group] = write.sequence
         self._told(newest)
         if life == self._life:
             self.begin()
 
+    def _make_durable(self, write: Write) -> None:
+        disk = self.group(write.group)
+        disk.write(write)
+        self._synced(write, disk)
+
     def sync_age(self) -> Millis:
         """For how long the oldest unfinished write has been with the disk; 0: none."""
-        return self._scheduler.now - self._begun if self._batch else 0
+        return self._scheduler.now + 1 - self._begun if self._begun else 0
 
     def crash(self) -> None:
         """Lose what was never synced: the queue, and of the batch in flight all but some prefix of each group's writes."""
@@ -142,9 +221,8 @@ class SimulatedDisk:
         for write in self._batch:
             if kept[write.group] > 0:
                 kept[write.group] -= 1
-                disk = self.group(write.group)
-                disk.write(write.hard_state, write.entries)
-                self._synced(write, disk)
+                self._make_durable(write)
         self._queue, self._batch = [], []
         self.is_stopped = False
+        self._begun = 0
         self._life += 1

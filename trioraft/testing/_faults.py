@@ -13,9 +13,12 @@ from .._types import EntryId, Member, Millis, NodeId
 from ..core import (
     AppendEntries,
     AppendEntriesReply,
+    Campaign,
+    Configuration,
     Entry,
     EntryKind,
     HeartbeatReply,
+    InstallSnapshot,
     Message,
     PreVoteReply,
     RequestVote,
@@ -123,9 +126,7 @@ def _others(sim: Simulator, node: NodeId) -> list[NodeId]:
 
 def isolate(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
     """Cut a node from all others, both ways."""
-    node = draw.choice(sim.node_ids)
-    others = _others(sim, node)
-    _cut(sim, [(node, other) for other in others] + [(other, node) for other in others], lasts)
+    _cut_off(sim, draw.choice(sim.node_ids), lasts)
 
 
 def deaf(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
@@ -192,6 +193,66 @@ def full_disk(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
     sim.while_faulty(lasts, node.set_space, True)
 
 
+def absence(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
+    """A node is down or cut off for so long that the others' logs begin behind the end of its own."""
+    node = draw.choice(sim.all_nodes)
+    lasts = min(lasts + 3000, 8000)
+    if draw.random() < 0.5:
+        _crash_node(sim, node, "now", lasts)
+    else:
+        _cut_off(sim, node.id, lasts)
+
+
+def fork(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
+    """A leader is cut off with commands that only it has; it dies, and comes back to a group that has gone on without them."""
+    group = draw.choice(sorted(sim.configurations))
+    leader = sim.leader(group)
+    if leader is None:
+        return
+    node = leader.node
+    _cut_off(sim, node.id, lasts)
+    sim.clients.believe(group, node.id)
+    for _ in range(draw.randint(1, 20)):
+        sim.clients.issue(group, draw.randint(8, 60))
+    for at in (draw.randint(20, 1000), lasts + draw.randint(0, 1500)):
+        sim.while_faulty(at, node.crash)
+        sim.while_faulty(at + draw.randint(1, 300), node.start)
+
+
+def seesaw(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
+    """The lead goes back and forth, faster than what is read from the disks arrives."""
+    fork(sim, draw, 200)
+    for node in sim.all_nodes:
+        node.answer_ms = (1, draw.choice((5, 3000)))
+        sim.while_faulty(6000, sim.mend_reads, node)
+    at = 200
+    for _ in range(draw.randint(4, 8)):
+        away, next_leader = draw.choice(sim.node_ids), draw.choice(sim.node_ids)
+        span = draw.randint(200, 1200)
+        sim.while_faulty(at, _cut_off, sim, away, span)
+        for delay in range(0, span, 100):
+            sim.while_faulty(at + delay, _campaign, sim, next_leader)
+        at += span
+
+
+def _campaign(sim: Simulator, node: NodeId) -> None:
+    for replica in sim.nodes[node].replicas.values():
+        replica.put(Campaign())
+
+
+def _cut_off(sim: Simulator, node: NodeId, lasts: Millis) -> None:
+    others = _others(sim, node)
+    _cut(sim, [(node, other) for other in others] + [(other, node) for other in others], lasts)
+
+
+def slow_reads(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
+    """A node's disk takes up to seconds to read what it was asked for, or to hand it over."""
+    node = draw.choice(sim.all_nodes)
+    node.read_ms = (1, draw.choice((5, 500, 3000)))
+    node.answer_ms = (1, draw.choice((500, 3000)))
+    sim.while_faulty(3 * lasts, sim.mend_reads, node)
+
+
 def slow_apply(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
     """A node's state machine takes its time."""
     node = draw.choice(sim.all_nodes)
@@ -212,7 +273,7 @@ def ghosts(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
             replica = node.replicas.get(group)
             if replica is None:
                 continue
-            term, last = replica.raft.term, len(replica.log)
+            term, last = replica.raft.term, replica.log.last_index
             for other in configuration.members():
                 if other != node.id and configuration.member(other).replica.index:
                     for message in _forged(Member(other), replica.me, term, last + draw.randint(0, 3)):
@@ -234,6 +295,7 @@ def _forged(source: Member, target: Member, term: int, match: int) -> list[Messa
         HeartbeatReply(source, target, term, match, 1),
         RequestVote(source, target, term + 7, EntryId(term + 7, match + 100)),
         AppendEntries(source, target, term + 1, EntryId(term, match), match + 1, (entry,)),
+        InstallSnapshot(source, target, term + 1, EntryId(term + 1, match + 5), Configuration({STRANGER})),
     ]
 
 
@@ -241,6 +303,6 @@ FAULTS: dict[str, Callable[[Simulator, random.Random, Millis], None]] = {
     function.__name__: function
     for function in (
         crash, crash_leader, churn, crash_all, crash_in_recovery, pause, cut, one_way_cut, isolate, deaf, mute, partition, bridge, storm,
-        slow_link, slow_disk, stuck_disk, full_disk, slow_apply, replay, ghosts,
+        slow_link, slow_disk, stuck_disk, full_disk, slow_apply, replay, ghosts, absence, slow_reads, fork, seesaw,
     )
 }  # fmt: skip

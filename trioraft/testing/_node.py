@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from .._errors import NotLeaderError
 from .._types import NEVER, GroupId, GroupKey, Member, Millis, NodeId
 from ..core import Attach, AttachRefused, Detach, DiskSpace, Message, PeerDown, PeerUp, Persisted, Unreachable
 from ..manager._pulse import PulseLink
@@ -20,6 +21,7 @@ from ..wire import Pulse, PulseKind, PulseLine
 from ._clients import Operation
 from ._disk import GroupDisk, SimulatedDisk, Write
 from ._replica import SimulatedReplica
+from ._snapshots import Stream, StreamEnd
 
 if TYPE_CHECKING:
     from ._simulator import Simulator
@@ -31,8 +33,8 @@ _KINDS: dict[type[Attach | Detach | AttachRefused], PulseKind] = {
 }
 _MESSAGES = {kind: message for message, kind in _KINDS.items()}
 
-Packet: TypeAlias = "Pulse | tuple[GroupId, Message]"
-"""What the network carries: a pulse, or a message of a group."""
+Packet: TypeAlias = "Pulse | tuple[GroupId, Message | Stream | StreamEnd]"
+"""What the network carries: a pulse, or a message of a group, or a snapshot."""
 
 
 class SimulatedNode:
@@ -57,6 +59,10 @@ class SimulatedNode:
         """The moment of a turn at which the node is going to crash: ``taken``, ``written``, ``sent``, ``synced``."""
         self.on_armed_crash: Callable[[], None] = lambda: None
         self.apply_ms: tuple[Millis, Millis] = (0, 0)
+        self.read_ms: tuple[Millis, Millis] = simulator.schedule.read_ms
+        """Range of the time until the disk reads what it was asked for."""
+        self.answer_ms: tuple[Millis, Millis] = simulator.schedule.read_ms
+        """Range of the time from there until what was read is handed over."""
         self.replicas: dict[GroupId, SimulatedReplica] = {}
         self.liveness: dict[NodeId, Millis] = {}
         self._live: set[NodeId] = set()
@@ -99,11 +105,33 @@ class SimulatedNode:
         self.liveness = {self.id: NEVER, **dict.fromkeys(self._peers, 0)}
         self._live = {self.id}
         self._known = dict.fromkeys(self._peers, 0)
-        for group in self.simulator.configurations:
-            self.replicas[group] = SimulatedReplica(self, group)
-            if self.disk.is_full:
-                self.replicas[group].put(DiskSpace(False))
+        for group in sorted(self.disk.groups):
+            self._open(group)
         self.simulator.call_in(self.simulator.random.randint(0, timing.heartbeat_interval), self._tick, self.life)
+
+    def _open(self, group: GroupId) -> None:
+        self.replicas[group] = SimulatedReplica(self, group)
+        if self.disk.is_full:
+            self.replicas[group].put(DiskSpace(False))
+
+    def join(self, group: GroupId, me: Member) -> None:
+        """A new replica begins here, with nothing; an older one is gone."""
+        held = self.disk.groups.get(group)
+        if held is not None and held.me.replica >= me.replica:
+            return
+        self.leave(group)
+        self.simulator.note("join", f"{me}/g{group}")
+        self.simulator.disks[group, self.id] = self.disk.create(group, me, self.simulator.configurations[group])
+        if self.is_up:
+            self._open(group)
+
+    def leave(self, group: GroupId) -> None:
+        """The replica of a group is removed here, with all that it had."""
+        self.replicas.pop(group, None)
+        for link in self._links.values():
+            link.leave(GroupKey(group))
+        self.simulator.disks.pop((group, self.id), None)
+        self.disk.remove(group)
 
     def crash(self) -> None:
         """End this life, at whatever point it is."""
@@ -175,7 +203,8 @@ class SimulatedNode:
 
     def _tell_persisted(self, newest: dict[GroupId, int]) -> None:
         for group, sequence in newest.items():
-            self.replicas[group].put(Persisted(sequence))
+            if group in self.replicas:
+                self.replicas[group].put(Persisted(sequence))
 
     def set_space(self, available: bool) -> None:
         """The disk is full, or has space again."""
@@ -198,8 +227,11 @@ class SimulatedNode:
 
     # --- messages ---------------------------------------------------------------------------------------------------------------------
 
-    def send(self, group: GroupId, message: Message) -> None:
-        target = message.target.node_id
+    def send(self, group: GroupId, message: Message | Stream | StreamEnd) -> None:
+        if isinstance(message, Stream):
+            target = message.message.target.node_id
+        else:
+            target = (message.sender if isinstance(message, StreamEnd) else message.target).node_id
         sent = self.simulator.network.send(self.id, target, (group, message))
         self.simulator.group_messages += 1
         self.simulator.note("sends" if sent else "LOST", f"g{group}", message)
@@ -229,14 +261,26 @@ class SimulatedNode:
             self._receive_pulse(source, packet)
         else:
             group, message = packet
-            self.replicas[group].put(message)
+            replica = self.replicas.get(group)
+            if replica is None:
+                return
+            if isinstance(message, Stream):
+                replica.snapshots.receive(message)
+            elif isinstance(message, StreamEnd):
+                replica.snapshots.ended(message)
+            else:
+                replica.put(message)
 
     def propose(self, operation: Operation) -> None:
         """A client's command arrives."""
         self.when_running(self._propose, operation)
 
     def _propose(self, operation: Operation) -> None:
-        self.replicas[operation.group].propose(operation)
+        replica = self.replicas.get(operation.group)
+        if replica is None:
+            self.simulator.clients.refused(operation, NotLeaderError(None))
+        else:
+            replica.propose(operation)
 
     # --- the pulse --------------------------------------------------------------------------------------------------------------------
 
@@ -261,7 +305,13 @@ class SimulatedNode:
         for line in news:
             message = _MESSAGES[line.kind](Member(source, line.source_replica), Member(self.id, line.target_replica), line.term)
             self.simulator.note("hears", line.group, message)
-            self.replicas[line.group.group_id].put(message)
+            replica = self.replicas.get(line.group.group_id)
+            if replica is not None:
+                replica.put(message)
+            elif line.kind is PulseKind.ATTACH:
+                link.refuse(line)
+            else:
+                link.forget(line)
 
     def _watch_liveness(self) -> None:
         now = self.local_now()

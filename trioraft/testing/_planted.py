@@ -15,10 +15,13 @@ import attrs
 from .._types import NEVER, EntryId, Member, Millis
 from ..core import (
     AppendEntriesReply,
+    Compaction,
+    Configuration,
     Detach,
     Durable,
     Event,
     HardState,
+    InstallSnapshot,
     Persisted,
     PreVote,
     Raft,
@@ -27,8 +30,11 @@ from ..core import (
     RequestVoteReply,
     _replication,
 )
+from ..core._applying import Applying
+from ..core._log import Log
 from ..core._quorum import joint_index
 from ..core._replica import Replica
+from ._log_window import LogWindow
 
 
 @attrs.frozen
@@ -38,12 +44,14 @@ class Plant:
     why: str
     """The schedule that it lets through."""
     within: int
-    """Seeds from 0 on within which the simulator finds it."""
+    """Seeds from 0 on within which the simulator finds it; 0: it takes a story that hardly any seed tells, so one is told on purpose."""
     owner: Any
     """The class or module that is changed."""
     attribute: str
     wrap: Callable[[Any], Any]
     """Called with the original; returns what replaces it."""
+    operations: int = 20
+    """Client operations of such a seed."""
 
 
 def _on_step(change: Callable[[Raft, Any], Event | None]) -> tuple[Any, str, Callable[[Any], Any]]:
@@ -115,12 +123,72 @@ def _forget_vote(durable: Durable) -> Durable:
 
 
 def _lose_last_entry(durable: Durable) -> Durable:
-    return attrs.evolve(durable, entries=durable.entries[:-1])
+    terms, last = durable.terms.copy(), durable.terms.last_index - 1
+    if last < durable.snapshot.index:
+        return durable
+    terms.truncate(last)
+    entries = tuple(entry for entry in durable.entries if entry.index <= last)
+    configurations = [item for item in durable.configurations if item[0] <= last]
+    return attrs.evolve(durable, entries=entries, terms=terms, commit=min(durable.commit, last), configurations=configurations)
 
 
 def _drop_hard_state(_raft: Raft, ready: Ready) -> None:
     if ready.entries:
         ready.hard_state = None
+
+
+def _shorten_history(raft: Raft, event: Event) -> Event:
+    """Let an older snapshot look newer than what is known to be committed."""
+    if isinstance(event, InstallSnapshot) and event.term >= raft.term:
+        raft.log.commit_index = min(raft.log.commit_index, event.at.index - 1)
+    return event
+
+
+def _cut_to_applied(raft: Raft, ready: Ready) -> None:
+    if ready.compaction is not None:
+        ready.compaction = _cut_at(raft, ready.compaction, raft.applied_index)
+
+
+def _cut_to_commit(raft: Raft, ready: Ready) -> None:
+    """A leader commits what is on the disks of others before it is on its own."""
+    if ready.compaction is not None:
+        ready.compaction = _cut_at(raft, ready.compaction, raft.commit_index)
+
+
+def _cut_at(raft: Raft, compaction: Compaction, index: int) -> Compaction:
+    start = EntryId(raft.term_at(index), index)
+    return attrs.evolve(compaction, start=start)
+
+
+def _confirm_install_at_once(_raft: Raft, ready: Ready) -> None:
+    if ready.install is not None:
+        ready.messages, ready.after_write = ready.messages + ready.after_write, ()
+
+
+def _newest_configuration(_original: object) -> Callable[..., Configuration]:
+    return lambda raft, _index: raft.configuration
+
+
+def _restore_at_once(_original: object) -> property:
+    return property(lambda applying: applying.restore is not None and not applying._restoring)
+
+
+def _keep_tail(original: Callable[[LogWindow, EntryId, Configuration], None]) -> Callable[[LogWindow, EntryId, Configuration], None]:
+    def install(self: LogWindow, at: EntryId, configuration: Configuration) -> None:
+        tail = self.behind(at.index, self.last_index)
+        original(self, at, configuration)
+        if tail and not self.entries:
+            self.write(tail)
+
+    return install
+
+
+def _evict_everything(_original: object) -> Callable[[Log, int], None]:
+    return lambda log, _bytes_max: log._evict_to(min(log.last_index, log._unwritten - 1))
+
+
+def _agree(_original: object) -> Callable[..., bool]:
+    return lambda *_args: True
 
 
 def _commit_by_counting(_original: object) -> Callable[..., None]:
@@ -151,8 +219,23 @@ PLANTS: dict[str, Plant] = {
     "entry-forgotten-at-restart": Plant("a committed entry is on a majority no more", 20, *_on_start(_lose_last_entry)),
     "term-not-written-with-entries": Plant("entries are durable and their term is not", 20, *_on_ready(_drop_hard_state)),
     "completion-counts-for-all-writes": Plant("an entry counts as durable when an earlier write is", 20, *_on_step(_complete_everything)),
-    "attachment-kept": Plant("followers stick to an ex-leader whose node lives", 200, *_on_step(_ignore_detach)),
+    "attachment-kept": Plant("followers stick to an ex-leader whose node lives", 200, *_on_step(_ignore_detach), operations=100),
     "replica-numbers-ignored": Plant("acknowledgements of a former life count for an empty one", 50, Replica, "is_superseded", _never),
+    "snapshot-with-newest-configuration": Plant(
+        "whoever installs it goes by members that are not committed, or not yet", 100, Raft, "configuration_at", _newest_configuration
+    ),
+    "older-snapshot-installed": Plant("a late snapshot takes back what was committed (scenario SN-2)", 50, *_on_step(_shorten_history)),
+    "stale-load-used": Plant("entries that have been replaced are sent as if they were the log's", 0, Log, "agrees", _agree),
+    "log-cut-behind-the-snapshot": Plant("a restart finds neither the entries nor a snapshot of them", 5, *_on_ready(_cut_to_applied)),
+    "log-cut-behind-what-is-persisted": Plant("the disk is told to cut what it does not have yet", 5, *_on_ready(_cut_to_commit)),
+    "memory-trimmed-too-far": Plant("what is not durable leaves memory, and cannot be read back", 50, Log, "evict", _evict_everything),
+    "install-acknowledged-before-sync": Plant("a follower counts for what a crash takes back", 50, *_on_ready(_confirm_install_at_once)),
+    "machine-restored-before-install-is-durable": Plant(
+        "a crash leaves a machine that is ahead of its log", 50, Applying, "has_restore", _restore_at_once
+    ),
+    "tail-kept-at-install": Plant(
+        "what follows a snapshot in another history comes back at the next start (scenario SN-1)", 100, LogWindow, "install", _keep_tail
+    ),
 }
 """The bugs by name."""
 

@@ -16,11 +16,13 @@ from ..core import (
     Applied,
     Attach,
     AttachRefused,
+    Compaction,
+    Configuration,
     Detach,
     DiskSpace,
-    Durable,
-    Entry,
+    EntriesLoaded,
     Event,
+    LoadEntries,
     Message,
     PeerDown,
     PeerUp,
@@ -29,11 +31,16 @@ from ..core import (
     Raft,
     Ready,
     Role,
+    SnapshotSent,
+    SnapshotTaken,
     TimePassed,
+    TrimMemory,
 )
+from ._applier import SimulatedApplier
 from ._checker import Who
 from ._clients import Operation
-from ._disk import Write, replace_tail
+from ._disk import GroupDisk, Write
+from ._snapshots import SimulatedSnapshots
 from ._violation import PropertyViolation
 
 if TYPE_CHECKING:
@@ -47,7 +54,7 @@ _RERUNS_MAX = 1000
 """Turns in a row that leave something to be taken."""
 
 
-_COMPLETIONS = (DiskSpace, Persisted, PeerDown, PeerUp, TimePassed)
+_COMPLETIONS = (Applied, DiskSpace, EntriesLoaded, Persisted, PeerDown, PeerUp, SnapshotSent, SnapshotTaken, TimePassed)
 
 
 def _comes_late(event: Event) -> bool:
@@ -60,25 +67,17 @@ class SimulatedReplica:
     def __init__(self, node: SimulatedNode, group: GroupId) -> None:
         simulator = node.simulator
         self.node, self.group = node, group
-        self.who = Who(node.id, group, node.life)
-        self._disk = disk = node.disk.group(group)
+        self.disk: GroupDisk = node.disk.groups[group]
+        self.me = self.disk.me
+        self.who = Who(node.id, group, node.life, self.me.replica)
+        self.applier = SimulatedApplier(self)
         for check in simulator.checkers.started:
-            check(self.who, disk)
-        configuration = simulator.configurations[group]
-        self.me = configuration.member(node.id)
-        self.raft = Raft(
-            self.me,
-            configuration,
-            Durable(hard_state=disk.hard_state, entries=tuple(disk.entries)),
-            config=simulator.schedule.config,
-            timing=simulator.schedule.timing,
-            random=node.random,
-            liveness=node.liveness,
-            now=node.local_now(),
-        )
-        self.log: list[Entry] = list(disk.entries)
+            check(self.who, self.disk, self.applier.history)
+        in_memory = simulator.random.choice((0, 0, simulator.random.randint(0, 100)))
+        self.raft = self._make_raft(in_memory)
+        self.log = self.disk.log.copy()
         """The log as handed out by the core: what is on the disk, or on its way there."""
-        self.applied: list[Entry] = []
+        self.snapshots = SimulatedSnapshots(self)
         self._inbox: list[Event] = []
         self._turn_due = False
         self._wake_at: Millis = NEVER
@@ -87,18 +86,39 @@ class SimulatedReplica:
         self._last_write = 0
         self._persisted = 0
         self._held: deque[tuple[int, tuple[Message, ...]]] = deque()
-        self._to_apply: deque[Entry] = deque()
-        self._applying = False
-        self._proposed: dict[Index, tuple[Term, Operation]] = {}
         self._commit: Index = 0
         self._led: Term = 0
         self._leads_since: Term | None = None
         self.watched = self.raft.watched()
+        self._watched_for = self.log.configurations[-1]
+        self._in_force: tuple[Index, Configuration] = self.log.configurations[-1]
         self._watch_deadline()
+
+    def _make_raft(self, in_memory: int) -> Raft:
+        node, simulator = self.node, self.node.simulator
+        try:
+            return Raft(
+                self.me,
+                simulator.configurations[self.group],
+                self.disk.recover(in_memory),
+                config=simulator.schedule.config,
+                timing=simulator.schedule.timing,
+                random=node.random,
+                liveness=node.liveness,
+                now=node.local_now(),
+                applied=self.applier.index,
+            )
+        except InvariantError as error:
+            raise PropertyViolation("invariant", f"{self.who} cannot start: {error}") from error
+
+    @property
+    def is_level(self) -> bool:
+        """Whether everything in the log is committed, applied and on the disk."""
+        return self.raft.commit_index == self.applier.index == self.log.last_index
 
     @property
     def is_alive(self) -> bool:
-        return self.node.is_up and self.node.life == self.who.life
+        return self.node.is_up and self.node.life == self.who.life and self.node.replicas.get(self.group) is self
 
     # --- inwards ----------------------------------------------------------------------------------------------------------------------
 
@@ -130,6 +150,9 @@ class SimulatedReplica:
         if len(inbox) > 1 and self.node.simulator.schedule.completions_first:
             inbox.sort(key=_comes_late)
         self._leads_since = self.raft.term if self.raft.role is Role.LEADER else None
+        schedule, draw = self.node.simulator.schedule, self.node.simulator.random
+        if schedule.trim_chance and draw.random() * 1000 < schedule.trim_chance:
+            inbox.append(TrimMemory(draw.choice((0, 500, 5000))))
         try:
             self._step_all(inbox, now)
             has_ready = self.raft.has_ready
@@ -165,11 +188,16 @@ class SimulatedReplica:
 
     def _carry_out(self, ready: Ready) -> None:
         node = self.node
+        if ready.compaction is not None:
+            for check in node.simulator.checkers.compacts:
+                check(self.who, ready.compaction, self.log)
         if ready.writes:
             self._write(ready)
             if node.crashes_at("written"):
                 node.crash()
                 return
+        if ready.compaction is not None:
+            self._compact(ready.compaction)
         self._watch_commit()
         if self.raft.role is Role.LEADER:
             for check in node.simulator.checkers.leads:
@@ -184,22 +212,41 @@ class SimulatedReplica:
             else:
                 self._held.append((self._last_write, ready.after_write))
         self._answer_clients(ready)
-        if ready.role_change is not None:
+        if ready.role_change is not None or self.log.configurations[-1] is not self._watched_for:
+            self._watched_for = self.log.configurations[-1]
             self.watched = self.raft.watched()
+        self._begin_what_takes_time(ready)
+
+    def _begin_what_takes_time(self, ready: Ready) -> None:
+        if ready.restore is not None:
+            self.applier.restore(ready.restore)
         if ready.committed:
-            self._to_apply.extend(ready.committed)
-            self._apply_later()
+            self.applier.add(ready.committed)
+        for load in ready.loads:
+            self._load_later(load)
+        for request in ready.send_snapshots:
+            self.snapshots.send(request)
 
     def _write(self, ready: Ready) -> None:
         if ready.sequence <= self._last_write:
             raise PropertyViolation("invariant", f"{self.who}: write {ready.sequence} after write {self._last_write}")
         self._last_write = ready.sequence
-        leads = self.raft.term if self.raft.role is Role.LEADER else None
-        for check in self.node.simulator.checkers.writes:
+        leads, checkers = self.raft.term if self.raft.role is Role.LEADER else None, self.node.simulator.checkers
+        if ready.install is not None:
+            for check in checkers.installs:
+                check(self.who, ready.install, self.log, max(self._commit, self.log.start.index), self.disk)
+            self.log.install(ready.install.at, ready.install.configuration)
+            self.node.simulator.counts["installs"] += 1
+            self.node.simulator.note("installs", self.who, ready.install)
+        for check in checkers.writes:
             check(self.who, ready.hard_state, ready.entries, self.log, leads)
-        if ready.entries:
-            replace_tail(self.log, ready.entries)
-        self.node.disk.write(Write(self.group, ready.sequence, ready.hard_state, ready.entries))
+        self.log.write(ready.entries)
+        self.node.disk.write(Write(self.group, ready.sequence, ready.hard_state, ready.entries, ready.install))
+
+    def _compact(self, compaction: Compaction) -> None:
+        self.log.compact(compaction.start)
+        self.node.simulator.note("compacts", self.who, compaction)
+        self.node.disk.write(Write(self.group, 0, compaction=compaction))
 
     def _release(self, sequence: int) -> None:
         """Send what waited for the writes up to `sequence`."""
@@ -209,7 +256,7 @@ class SimulatedReplica:
             self._send(held.popleft()[1])
 
     def _send(self, messages: Sequence[Message]) -> None:
-        node, disk = self.node, self._disk
+        node, disk = self.node, self.disk
         for message in messages:
             for check in node.simulator.checkers.sends:
                 check(self.who, message, disk)
@@ -218,58 +265,38 @@ class SimulatedReplica:
             else:
                 node.send(self.group, message)
 
-    # --- the applier and the clients --------------------------------------------------------------------------------------------------
+    # --- the disk's answers and the clients' --------------------------------------------------------------------------------------------
 
-    def _apply_later(self) -> None:
-        if self._applying or not self._to_apply:
-            return
-        delay = self.node.apply_delay()
-        if not delay:
-            self._apply()
-            return
-        self._applying = True
-        self.node.simulator.call_in(delay, self._apply_when_running)
+    def _load_later(self, load: LoadEntries) -> None:
+        simulator = self.node.simulator
+        simulator.counts["loads"] += 1
+        simulator.note("loads", self.who, load)
+        simulator.call_in(simulator.random.randint(*self.node.read_ms), self._load, load)
 
-    def _apply_when_running(self) -> None:
-        if self.is_alive:
-            self.node.when_running(self._apply)
-
-    def _apply(self) -> None:
-        self._applying = False
+    def _load(self, load: LoadEntries) -> None:
+        """The disk is read now; the answer comes when it comes, whatever has been written meanwhile."""
         if not self.is_alive:
             return
-        disk = self._disk
-        checks = self.node.simulator.checkers.applies
-        last = 0
-        while self._to_apply:
-            entry = self._to_apply.popleft()
-            for check in checks:
-                check(self.who, entry, disk)
-            self.applied.append(entry)
-            last = entry.index
-            if self._proposed:
-                self._answer_applied(entry)
-        self.put(Applied(last))
+        entries = self.disk.read(load)
+        simulator = self.node.simulator
+        for check in simulator.checkers.reads:
+            check(self.who, load, entries, self.log, self.disk)
+        simulator.call_in(simulator.random.randint(*self.node.answer_ms), self._loaded, EntriesLoaded(load, entries))
 
-    def _answer_applied(self, entry: Entry) -> None:
-        proposed = self._proposed.pop(entry.index, None)
-        if proposed is None:
-            return
-        term, operation = proposed
-        if term != entry.term:
-            operation.dropped()
-            return
-        for check in self.node.simulator.checkers.acknowledges:
-            check(self.who, entry)
-        operation.acknowledged(entry)
-        self.node.simulator.note("ack", self.who, operation, entry)
+    def _loaded(self, event: EntriesLoaded) -> None:
+        if self.is_alive:
+            self.node.when_running(self.put, event)
 
     def _answer_clients(self, ready: Ready) -> None:
         for token, entry_id in ready.accepted:
             token.accepted()
-            self._proposed[entry_id.index] = (entry_id.term, token)
+            if isinstance(token, Operation):
+                self.applier.expect(entry_id, token)
+            else:
+                token.begins(self.log.configuration_at(entry_id.index))
         for token, error in ready.refused:
-            self.node.simulator.clients.refused(token, error)
+            if isinstance(token, Operation):
+                self.node.simulator.clients.refused(token, error)
 
     def propose(self, operation: Operation) -> None:
         self.put(Propose(operation, operation.payload))
@@ -277,11 +304,15 @@ class SimulatedReplica:
     # --- what is watched after each turn ----------------------------------------------------------------------------------------------
 
     def _watch_commit(self) -> None:
-        commit = self.raft.commit_index
+        commit, log = self.raft.commit_index, self.log
         if commit != self._commit:
             self._commit = commit
+            # In one turn a leader may commit under one, and append the next.
+            at, before = self._in_force
+            in_force = (before, *(configuration for index, configuration in log.configurations if index > at))
             for check in self.node.simulator.checkers.commits:
-                check(self.who, commit, self.log, self.raft.term, self._leads_since == self.raft.term)
+                check(self.who, commit, log, self.raft.term, self._leads_since == self.raft.term, in_force)
+        self._in_force = log.configurations[-1]
 
     def _watch_rest(self) -> None:
         """A Ready may leave something for the next one; but it must end."""

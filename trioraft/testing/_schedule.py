@@ -37,6 +37,10 @@ FAULT_WEIGHTS: dict[str, int] = {
     "ghosts": 3,
     "crash_leader": 5,
     "churn": 3,
+    "absence": 6,
+    "slow_reads": 4,
+    "fork": 4,
+    "seesaw": 3,
 }
 """Every fault by name (`_faults` carries them out), and how often it is drawn relative to the others."""
 
@@ -62,6 +66,14 @@ class Load(NamedTuple):
     sizes: tuple[int, ...]
 
 
+class Change(NamedTuple):
+    """Somebody wants other members."""
+
+    at: Millis
+    group: GroupId
+    seed: int
+
+
 @attrs.frozen(kw_only=True)
 class Schedule:
     """Everything that a simulation does, before it does it."""
@@ -69,6 +81,8 @@ class Schedule:
     seed: int
     voters: int = 3
     learners: int = 0
+    spares: int = 0
+    """Nodes that belong to no group at first."""
     groups: int = 1
     timing: Timing = attrs.field(factory=Timing)
     config: GroupConfig = attrs.field(factory=GroupConfig)
@@ -81,6 +95,19 @@ class Schedule:
     """Faults and load end here."""
     faults: tuple[Fault, ...] = ()
     loads: tuple[Load, ...] = ()
+    changes: tuple[Change, ...] = ()
+    changes_voters: bool = False
+    """Changes make voters of learners, and learners of voters; or else learners only come and go."""
+    has_durable_machine: bool = False
+    """Machines store their state by themselves."""
+    snapshot_chance: int = 0
+    """Per thousand: that a snapshot is taken after something was applied, due or not."""
+    snapshot_ms: tuple[Millis, Millis] = (1, 20)
+    """Range of the time that writing a snapshot takes."""
+    read_ms: tuple[Millis, Millis] = (0, 2)
+    """Range of the time until the disk reads what it was asked for, and again until that is handed over."""
+    trim_chance: int = 0
+    """Per thousand turns: that the node's memory for logs is full."""
     left_dead: tuple[NodeId, ...] = ()
     """Nodes that stay down in the liveness phase: a minority of the voters."""
     completions_first: bool = False
@@ -107,30 +134,54 @@ class Schedule:
         learners = draw.choice(LEARNERS)
         groups = 2 if voters <= 3 and draw.random() < 0.2 else 1
         heartbeat = draw.choice((100, 200, 200))
+        has_former_lives = draw.random() < 0.3
+        # NB: a former life has a replica number that the log of the present one has yet to reach: members that come would be older.
+        is_changing = not has_former_lives and voters <= 3 and draw.random() < 0.6
+        changes_voters = is_changing and draw.random() < 0.5
+        spares = draw.choice((1, 1, 2)) if is_changing else 0
         return cls(
             seed=seed,
             voters=voters,
             learners=learners,
+            spares=spares,
             groups=groups,
             timing=Timing(heartbeat_interval=heartbeat, election_timeout=draw.choice((1000, 1000, 1500))),
             config=_draw_limits(draw),
-            clock_rates=tuple(draw.randint(990, 1010) for _ in range(voters + learners)),
+            clock_rates=tuple(draw.randint(990, 1010) for _ in range(voters + learners + spares)),
             weather=_draw_weather(draw),
             sync_ms=draw.choice(((1, 3), (1, 10), (2, 40))),
             duration=duration,
             faults=_draw_faults(draw, faults + draw.randint(0, 6), duration),
             loads=_draw_loads(draw, operations, groups, duration),
-            left_dead=_draw_dead(draw, voters),
+            changes=_draw_changes(draw, draw.randint(3, 12), groups, duration) if is_changing else (),
+            changes_voters=changes_voters,
+            # Who may be missed depends on who votes in the end.
+            left_dead=() if changes_voters else _draw_dead(draw, voters),
+            has_durable_machine=draw.random() < 0.4,
+            snapshot_chance=draw.choice((0, 10, 50)),
+            snapshot_ms=draw.choice(((1, 20), (1, 20), (20, 800))),
+            read_ms=draw.choice(((0, 2), (0, 30), (1, 300))),
+            trim_chance=draw.choice((0, 0, 20)),
             completions_first=draw.random() < 0.5,
-            has_former_lives=draw.random() < 0.3,
+            has_former_lives=has_former_lives,
         )
 
 
 def _draw_limits(draw: random.Random) -> GroupConfig:
-    """Half of all schedules have limits so narrow that windows fill up, appends split and proposals meet a full log."""
+    """Half of all schedules have limits so narrow that windows fill up, appends split and proposals meet a full log.
+
+    Most cut their logs all the time, and keep little of them in memory.
+    """
+    config = GroupConfig(
+        snapshot_entries=draw.choice((4, 10, 25, 60)),
+        keep_entries=draw.choice((0, 0, 2, 10)),
+        stream_hold_entries=draw.choice((0, 5, 30, 1_000_000)),
+        log_memory_bytes_max=draw.choice((1, 1, 1500, 8 << 20)),
+    )
     if draw.random() < 0.5:
-        return GroupConfig()
-    return GroupConfig(
+        return config
+    return attrs.evolve(
+        config,
         append_bytes_max=draw.choice((1, 64, 400)),
         window_messages=draw.choice((1, 2, 8)),
         window_bytes=draw.choice((1, 200, 4000)),
@@ -174,6 +225,11 @@ def _draw_loads(draw: random.Random, operations: int, groups: int, duration: Mil
         loads.append(Load(draw.randint(500, duration - 100), draw.randrange(groups), sizes))
         operations -= burst
     return tuple(sorted(loads))
+
+
+def _draw_changes(draw: random.Random, count: int, groups: int, duration: Millis) -> tuple[Change, ...]:
+    changes = [Change(draw.randint(1000, duration - 500), draw.randrange(groups), draw.getrandbits(32)) for _ in range(count)]
+    return tuple(sorted(changes))
 
 
 def _draw_dead(draw: random.Random, voters: int) -> tuple[NodeId, ...]:

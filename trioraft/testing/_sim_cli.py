@@ -10,14 +10,15 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import attrs
 
 from ._planted import PLANTS, planted
 from ._schedule import Schedule
-from ._simulator import Simulator, Statistics
+from ._simulator import Simulator
+from ._statistics import Statistics, describe
 from ._trace import Trace
 from ._violation import PropertyViolation
 
@@ -133,21 +134,8 @@ def _run_one(options: argparse.Namespace) -> int:
         print("\n".join(trace))
     if options.digest:
         print(f"digest {trace.digest()}")
-    print(_describe([done]))
+    print(describe([done]))
     return 0
-
-
-def _describe(runs: Sequence[Statistics]) -> str:
-    def median(values: Iterable[float]) -> float:
-        return statistics.median(values)
-
-    return (
-        f"medians: faults {median(r.faults for r in runs):g}, client operations {median(r.operations for r in runs):g} "
-        f"(acknowledged {median(r.acknowledged for r in runs):g}), elections {median(r.elections for r in runs):g}, "
-        f"simulated seconds {median(r.simulated_ms for r in runs) / 1000:.1f}, messages {median(r.messages for r in runs):g}; "
-        f"least: faults {min(r.faults for r in runs)}, operations {min(r.operations for r in runs)}, "
-        f"seconds {min(r.simulated_ms for r in runs) / 1000:.1f}"
-    )
 
 
 def _run_many(options: argparse.Namespace) -> int:
@@ -176,7 +164,7 @@ def _run_many(options: argparse.Namespace) -> int:
         return 1
     spent = time.perf_counter() - begin
     print(file=sys.stderr)
-    print(_describe(runs))
+    print(describe(runs))
     wall = statistics.median(walls) * 1000
     print(f"{len(runs)} seeds without a violation in {spent:.1f} s ({len(runs) / spent:.1f} a second, median {wall:.0f} ms each)")
     return 0

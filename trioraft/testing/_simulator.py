@@ -2,7 +2,8 @@
 
 How a run goes:
 
-1. *Faults*: for `schedule.duration` milliseconds clients send commands while the schedule's faults come and go.
+1. *Faults*: for `schedule.duration` milliseconds clients send commands while the schedule's faults come and go. Logs are cut all the
+   time, snapshots move, and in some schedules members come and go too.
 2. *Liveness*: everything is mended, all nodes but `left_dead` come back. Within 10 E each group has a leader; then one more command is
    sent and all live replicas end with equal logs and everything committed and applied.
 3. *Quietness*: the idle groups fall silent: no deadline, no message; only the nodes' pulses go on.
@@ -14,23 +15,24 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import attrs
-
 from .._types import NEVER, EntryId, GroupId, Millis, NodeId
 from ..core import Campaign, Configuration, Message, Role
+from ._all_checkers import Checkers
 from ._checker import World
-from ._checkers import Checkers
 from ._clients import Clients, Operation
 from ._disk import GroupDisk
 from ._faults import FAULTS, STRANGER
 from ._network import SimulatedNetwork, Weather
 from ._node import SimulatedNode
+from ._operator import Operator
 from ._replica import SimulatedReplica
-from ._schedule import Fault, Load, Schedule
+from ._schedule import Change, Fault, Load, Schedule
+from ._statistics import Statistics
 from ._trace import Trace
 from ._violation import PropertyViolation
 
@@ -43,26 +45,9 @@ CONVERGED_WITHIN = 10
 QUIET_WITHIN = 5
 """Election timeouts from equal logs to silence."""
 FINAL_PAYLOAD = 8
+CALM_READ_MS: tuple[Millis, Millis] = (0, 2)
 STRAGGLERS_MS: Millis = 500
 """What is still on its way when faults end arrives within this time, or never."""
-
-
-@attrs.define
-class Statistics:
-    """What one run did."""
-
-    seed: int
-    faults: int = 0
-    operations: int = 0
-    acknowledged: int = 0
-    elections: int = 0
-    simulated_ms: Millis = 0
-    messages: int = 0
-    lives: int = 0
-
-
-class _Disks(dict[tuple[GroupId, NodeId], GroupDisk]):
-    """Every replica's disk by (group, node), as checkers see it."""
 
 
 class Simulator:
@@ -75,6 +60,9 @@ class Simulator:
         self.random = random.Random(schedule.seed ^ 0x5EED)
         self.group_messages = 0
         """Messages of groups, pulses not counted."""
+        self.stream_count = 0
+        self.counts: Counter[str] = Counter()
+        """What has happened how often; see `Statistics`."""
         self._heap: list[tuple[Millis, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._faults_done = 0
@@ -83,15 +71,20 @@ class Simulator:
         self.configurations = _configurations(schedule)
         self.network = SimulatedNetwork(self, self.random, self._deliver)
         self.nodes: dict[NodeId, SimulatedNode] = {}
-        ids = tuple(range(1, schedule.voters + schedule.learners + 1))
+        ids = tuple(range(1, schedule.voters + schedule.learners + schedule.spares + 1))
         for place, node_id in enumerate(ids):
             rate = schedule.clock_rates[place] if place < len(schedule.clock_rates) else 1000
             self.nodes[node_id] = SimulatedNode(self, node_id, tuple(i for i in ids if i != node_id), clock_rate=rate)
         self.node_ids = list(ids)
         self.all_nodes = list(self.nodes.values())
-        disks = _Disks({(group, node.id): node.disk.group(group) for group in self.configurations for node in self.all_nodes})
-        self.checkers = Checkers(World(self.configurations, disks))
+        self.disks: dict[tuple[GroupId, NodeId], GroupDisk] = {}
+        """Every replica's disk."""
+        for group, configuration in self.configurations.items():
+            for member in map(configuration.member, configuration.members()):
+                self.disks[group, member.node_id] = self.nodes[member.node_id].disk.create(group, member, configuration)
+        self.checkers = Checkers(World(self.configurations, self.disks), schedule.config)
         self.clients = Clients(self, self.random)
+        self.operator = Operator(self)
         for node in self.all_nodes:
             node.disk.sync_ms = schedule.sync_ms
 
@@ -164,6 +157,7 @@ class Simulator:
             simulated_ms=self.now,
             messages=self.group_messages,
             lives=sum(node.life for node in self.all_nodes),
+            **self.counts,
         )
 
     def _plan(self) -> None:
@@ -171,10 +165,15 @@ class Simulator:
             self.call_at(load.at, self._issue, load)
         for fault in self.schedule.faults:
             self.call_at(fault.at, self._inflict, fault)
+        for change in self.schedule.changes:
+            self.call_at(change.at, self._change, change)
 
     def _issue(self, load: Load) -> None:
         for size in load.sizes:
             self.clients.issue(load.group + 1, size)
+
+    def _change(self, change: Change) -> None:
+        self.operator.change(change.group + 1, random.Random(change.seed))
 
     def _inflict(self, fault: Fault) -> None:
         self._faults_done += 1
@@ -190,6 +189,8 @@ class Simulator:
         self._demand("liveness", "has a leader", self._has_leader, LEADER_WITHIN * timeout)
         self._demand("liveness", "takes a command", self._final_command, COMMAND_WITHIN * timeout)
         self._demand("liveness", "has equal logs", self._has_converged, CONVERGED_WITHIN * timeout)
+        for group in self.configurations:
+            self.operator.retire(group)
         self._demand("quietness", "has no deadline left", self._is_quiet, QUIET_WITHIN * timeout)
         self._demand_silence(2 * timeout)
         self.clients.check(self.checkers.agreement.committed)
@@ -208,6 +209,7 @@ class Simulator:
             node.set_space(True)
             self.mend_disk(node)
             self.mend_apply(node)
+            node.read_ms = node.answer_ms = CALM_READ_MS
             if node.id in left_dead:
                 node.crash()
             else:
@@ -232,7 +234,7 @@ class Simulator:
         raise PropertyViolation("quietness", f"idle groups have said {said} messages within {span} ms: {groups}")
 
     def live_replicas(self, group: GroupId) -> list[SimulatedReplica]:
-        return [node.replicas[group] for node in self.all_nodes if node.is_up]
+        return [node.replicas[group] for node in self.all_nodes if group in node.replicas]
 
     def leader(self, group: GroupId = 1) -> SimulatedReplica | None:
         """The live leader of the highest term, if any."""
@@ -259,10 +261,13 @@ class Simulator:
         leader = self.leader(group)
         if leader is None:
             return False
-        last = len(leader.log)
-        return all(
-            replica.raft.commit_index == len(replica.applied) == len(replica.log) == last and replica.log[-1] == leader.log[-1]
-            for replica in self.live_replicas(group)
+        configuration = leader.log.configurations[-1][1]
+        # The leader that took the change may have died before it could tell anybody.
+        self.operator.start_members(group, configuration)
+        nodes = [self.nodes[node_id] for node_id in configuration.members() if self.nodes[node_id].is_up]
+        replicas = [node.replicas.get(group) for node in nodes]
+        return not configuration.is_joint and all(
+            replica is not None and replica.is_level and replica.log.last == leader.log.last for replica in replicas
         )
 
     def _is_quiet(self, group: GroupId) -> bool:
@@ -275,13 +280,15 @@ class Simulator:
             if not node.is_up:
                 parts.append(f"n{node.id} down")
                 continue
-            replica = node.replicas[group]
-            raft = replica.raft
-            last = replica.log[-1] if replica.log else "empty"
+            replica = node.replicas.get(group)
+            if replica is None:
+                parts.append(f"n{node.id} has no replica")
+                continue
+            raft, log = replica.raft, replica.log
             wait = "never" if raft.deadline >= NEVER else f"in {raft.deadline - node.local_now()}"
             parts.append(
-                f"n{node.id} {raft.role.value}@{raft.term} leader {raft.leader} last {last} commit {raft.commit_index} "
-                f"applied {len(replica.applied)} deadline {wait}"
+                f"n{node.id} {raft.role.value}@{raft.term} leader {raft.leader} log {log.start} to {log.last} commit {raft.commit_index} "
+                f"applied {replica.applier.index} deadline {wait}"
             )
         return "; ".join(parts)
 
@@ -324,6 +331,9 @@ class Simulator:
 
     def mend_apply(self, node: SimulatedNode) -> None:
         node.apply_ms = (0, 0)
+
+    def mend_reads(self, node: SimulatedNode) -> None:
+        node.read_ms = node.answer_ms = self.schedule.read_ms
 
 
 def _configurations(schedule: Schedule) -> dict[GroupId, Configuration]:

@@ -17,6 +17,7 @@ from ..core import (
     Entry,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
     Message,
     PreVote,
     PreVoteReply,
@@ -51,6 +52,10 @@ def _heartbeat(message: Heartbeat | HeartbeatReply) -> str:
     return f"commit {message.commit}" + (f" round {message.round}" if message.round else "")
 
 
+def _install(message: InstallSnapshot) -> str:
+    return f"{message.at} {message.configuration}"
+
+
 _DETAILS: dict[type[Any], Callable[[Any], str]] = {
     AppendEntries: _append,
     AppendEntriesReply: _append_reply,
@@ -60,6 +65,7 @@ _DETAILS: dict[type[Any], Callable[[Any], str]] = {
     RequestVoteReply: _vote_reply,
     Heartbeat: _heartbeat,
     HeartbeatReply: _heartbeat,
+    InstallSnapshot: _install,
 }
 
 

@@ -94,7 +94,7 @@ class InboundReader:
                 elif kind is BodyKind.PING:
                     await self._answer_ping()
                 else:
-                    raise BadFrame("an answer to a ping that was never sent")
+                    raise BadFrame("a body that does not belong on this connection")
 
     async def _read_pieces(self) -> None:
         """On a connection for snapshots each body is a piece; the next one is read when the receiver is done with it."""

@@ -16,12 +16,15 @@ from ._codec import (
     encode_messages as encode_messages,
     message_size as message_size,
 )
+from ._compression import Compression as Compression, default_compression as default_compression
 from ._envelope import (
     Envelope as Envelope,
     Forward as Forward,
     ForwardOutcome as ForwardOutcome,
     ForwardReply as ForwardReply,
     GroupMessage as GroupMessage,
+    SnapshotAnswer as SnapshotAnswer,
+    SnapshotReply as SnapshotReply,
 )
 from ._frame import FRAME_HEADER_SIZE as FRAME_HEADER_SIZE, FrameReader as FrameReader, encode_frame as encode_frame
 from ._handshake import (
@@ -46,4 +49,16 @@ from ._pulse import (
     encode_pulse as encode_pulse,
 )
 from ._record import RECORD_HEADER_SIZE as RECORD_HEADER_SIZE, open_record as open_record, open_records as open_records, seal as seal
+from ._snapshot_file import (
+    SNAPSHOT_RECORD_BYTES_MAX as SNAPSHOT_RECORD_BYTES_MAX,
+    SnapshotDecoder as SnapshotDecoder,
+    SnapshotEncoder as SnapshotEncoder,
+)
+from ._snapshot_manifest import (
+    SNAPSHOT_TAIL_BYTES as SNAPSHOT_TAIL_BYTES,
+    SnapshotBytesError as SnapshotBytesError,
+    SnapshotManifest as SnapshotManifest,
+    read_manifest as read_manifest,
+)
+from ._snapshot_piece import SnapshotPiece as SnapshotPiece, decode_piece as decode_piece, encode_piece as encode_piece
 from ._value import VALUE_DEPTH_MAX as VALUE_DEPTH_MAX, decode_value as decode_value, encode_value as encode_value

@@ -20,6 +20,8 @@ class BodyKind(IntEnum):
     """Are you there? From the writer of a connection; a body of this byte alone."""
     PONG = 4
     """Yes. The only frames that an acceptor sends behind its welcome; a body of this byte alone."""
+    PIECE = 5
+    """A piece of a snapshot, on connections for these."""
 
 
 _KINDS: Final = {int(kind): kind for kind in BodyKind}

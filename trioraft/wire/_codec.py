@@ -22,8 +22,8 @@ from .._errors import InvariantError, WireError
 from .._types import Member, NodeId
 from ..core import AppendEntries
 from ._body import BodyKind
-from ._envelope import Envelope, Forward, ForwardReply
-from ._message import decode_message, encode_message
+from ._envelope import Envelope, Forward, ForwardReply, SnapshotReply
+from ._message import SNAPSHOT_TEXT_BYTES_MAX, decode_message, encode_message
 from ._record import RECORD_HEADER_SIZE
 from ._strict import decode_strict
 
@@ -31,7 +31,7 @@ HEADER_BYTES_MAX: Final = 1 << 20
 """The largest header of a message frame: bounds what a peer can make the decoder build."""
 
 MESSAGE_OVERHEAD_MAX: Final = 128
-"""What a message may take up beside its tail; no message needs quite that much."""
+"""What a message may take up beside its tail and its text; no message needs quite that much."""
 
 BODY_OVERHEAD_MAX: Final = 16
 """What the body of a message frame may take up beside its messages."""
@@ -52,7 +52,8 @@ def encode_messages(envelopes: Sequence[Envelope], source: NodeId, target: NodeI
     """Encode messages from `source` to `target` as the body of one frame. Entries that are not sealed yet are sealed.
 
     Raises:
-        InvariantError: a message is from or to another node, or there are too many for one frame (split by `message_size`).
+        InvariantError: a message is from or to another node or never travels, or there are too many for one frame (split by
+            `message_size`).
     """
     here, there = Member(source), Member(target)
     items: list[Any] = []
@@ -96,6 +97,8 @@ def message_size(envelope: Envelope) -> int:
         return MESSAGE_OVERHEAD_MAX + len(message.payload)
     if isinstance(message, ForwardReply):
         return MESSAGE_OVERHEAD_MAX + len(message.body)
+    if isinstance(message, SnapshotReply):
+        return MESSAGE_OVERHEAD_MAX + SNAPSHOT_TEXT_BYTES_MAX
     return MESSAGE_OVERHEAD_MAX
 
 

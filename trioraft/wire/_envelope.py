@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import attrs
 
-from .._types import GroupKey
+from .._types import EntryId, GroupKey, Member
 from ..core import Message
 
 
@@ -67,7 +67,34 @@ class ForwardReply:
     """
 
 
-GroupMessage: TypeAlias = Message | Forward | ForwardReply
+class SnapshotAnswer(IntEnum):
+    """What the receiver of a snapshot's pieces says. The numbers are part of the wire format."""
+
+    CONTINUE = 0
+    """Everything before `offset` is here: go on there."""
+    BUSY = 1
+    """Too many snapshots are on their way to this node: offer it again later."""
+    ARRIVED = 2
+    """The whole file is here, checked and durable, or of no use (any more): the group's replica answers the rest itself."""
+    REFUSED = 3
+    """These bytes are no such snapshot, or this node cannot take it: its text says why. Do not go on with this one."""
+
+
+@attrs.define
+class SnapshotReply:
+    """The answer to an offer of a snapshot and to its last piece; others are answered only if they do not follow what is here."""
+
+    source: Member
+    target: Member
+    at: EntryId
+    """The snapshot."""
+    sha256: bytes
+    answer: SnapshotAnswer
+    offset: int = 0
+    text: str = ""
+
+
+GroupMessage: TypeAlias = Message | Forward | ForwardReply | SnapshotReply
 
 
 class Envelope(NamedTuple):

@@ -2,6 +2,7 @@
 
     core     ``[kind, group id, group incarnation, term, numbers..., flag?, replicas]``
     forward  ``[kind, group id, group incarnation, process incarnation, number, outcome?]``
+    snapshot ``[kind, group id, group incarnation, term, index, answer, offset, sha256, text, replicas]``
 
 Every kind of the core is one row of a table: its number on the wire, how many numbers and whether a boolean it has of its own, and how
 to take these out of a message and put them back. Kind numbers are part of the wire format and never reused.
@@ -33,7 +34,7 @@ from ..core import (
     RequestVote,
     RequestVoteReply,
 )
-from ._envelope import Envelope, Forward, ForwardOutcome, ForwardReply
+from ._envelope import Envelope, Forward, ForwardOutcome, ForwardReply, SnapshotAnswer, SnapshotReply
 from ._record import open_records, seal
 from ._strict import INCARNATION_MAX, NUMBER_MAX, checked_number
 
@@ -44,8 +45,14 @@ _SHARED: Final = 5  # kind, group id, group incarnation, term, replicas
 APPEND_ENTRIES: Final = 5
 FORWARD: Final = 16
 FORWARD_REPLY: Final = 17
+SNAPSHOT_REPLY: Final = 18
+
+SHA256_BYTES: Final = 32
+SNAPSHOT_TEXT_BYTES_MAX: Final = 512
+"""The longest text of a `SnapshotReply`, in UTF-8: the sender cuts it off there."""
 
 _OUTCOMES: Final = {int(outcome): outcome for outcome in ForwardOutcome}
+_ANSWERS: Final = {int(answer): answer for answer in SnapshotAnswer}
 
 
 @attrs.frozen
@@ -112,7 +119,8 @@ def encode_message(envelope: Envelope, source: Member, target: Member, tails: li
     """Return a message's fields and the size of its tail, whose parts are appended to `tails`.
 
     Raises:
-        InvariantError: the message is from or to another node than this connection's. The receiver would take it for this one's.
+        InvariantError: the message is from or to another node than this connection's, so that the receiver would take it for this one's;
+            or it is an `InstallSnapshot`, which never travels as a message.
     """
     group, message = envelope
     if isinstance(message, Forward):
@@ -123,7 +131,11 @@ def encode_message(envelope: Envelope, source: Member, target: Member, tails: li
         return [FORWARD_REPLY, *group, message.incarnation, message.number, int(message.outcome)], len(message.body)
     if message.source.node_id != source.node_id or message.target.node_id != target.node_id:
         raise InvariantError(f"message {message.source} -> {message.target} on a connection {source} -> {target}")
-    kind = _KINDS[type(message)]
+    if isinstance(message, SnapshotReply):
+        return _encode_snapshot_reply(group, message), 0
+    kind = _KINDS.get(type(message))
+    if kind is None:
+        raise InvariantError(f"{type(message).__name__} never travels as a message")
     fields = [kind.number, *group, message.term, *kind.take(message), _encode_replicas(message.source.replica, message.target.replica)]
     size = 0
     if isinstance(message, AppendEntries):
@@ -151,6 +163,8 @@ def decode_message(fields: Any, tail: bytes, source: Member, target: Member, *, 
         return _decode_forward(fields, tail, payload_bytes_max)
     if number == FORWARD_REPLY:
         return _decode_forward_reply(fields, tail)
+    if number == SNAPSHOT_REPLY:
+        return _decode_snapshot_reply(fields, tail, source, target)
     raise WireError(f"message of an unknown kind {number}")
 
 
@@ -187,6 +201,30 @@ def _decode_forward_reply(fields: Fields, tail: bytes) -> Envelope:
     if outcome is None:
         raise WireError(f"unknown outcome {fields[5]}")
     return Envelope(group, ForwardReply(fields[3], fields[4], outcome, tail))
+
+
+def _encode_snapshot_reply(group: GroupKey, reply: SnapshotReply) -> Fields:
+    # NB: a text may come from an exception, with whatever in it; what cannot be encoded must not cost the answer.
+    text = reply.text.encode(errors="replace")[:SNAPSHOT_TEXT_BYTES_MAX].decode(errors="ignore")
+    replicas = _encode_replicas(reply.source.replica, reply.target.replica)
+    return [SNAPSHOT_REPLY, *group, *reply.at, int(reply.answer), reply.offset, reply.sha256, text, replicas]
+
+
+def _decode_snapshot_reply(fields: Fields, tail: bytes, source: Member, target: Member) -> Envelope:
+    if len(fields) != 10 or tail:
+        raise WireError(f"snapshot reply with {len(fields)} fields and a tail of {len(tail)} bytes")
+    group = _check_numbers(fields, 7)
+    answer = _ANSWERS.get(fields[5])
+    if answer is None:
+        raise WireError(f"unknown answer {fields[5]} to a piece of a snapshot")
+    sha256, text, replicas = fields[7:]
+    if type(sha256) is not bytes or len(sha256) != SHA256_BYTES:
+        raise WireError(f"the sha256 of a snapshot must be {SHA256_BYTES} bytes")
+    if type(text) is not str or len(text.encode()) > SNAPSHOT_TEXT_BYTES_MAX:
+        raise WireError(f"the text of a snapshot reply must be up to {SNAPSHOT_TEXT_BYTES_MAX} bytes")
+    if replicas != 0 or type(replicas) is not int:
+        source, target = _decode_replicas(replicas, source, target)
+    return Envelope(group, SnapshotReply(source, target, EntryId(*fields[3:5]), sha256, answer, fields[6], text))
 
 
 def _check_numbers(fields: Fields, end: int) -> GroupKey:

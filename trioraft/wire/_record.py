@@ -22,7 +22,7 @@ from zlib import crc32
 
 from .._errors import WireError
 from .._types import GroupKey
-from ..core import Entry, EntryKind
+from ..core import BadConfigurationError, Entry, EntryKind, decode_configuration
 from ._strict import NUMBER_MAX
 
 _HEADER: Final = struct.Struct("<IIQIQQB")
@@ -31,7 +31,8 @@ _CRC: Final = struct.Struct("<I")
 
 RECORD_HEADER_SIZE: Final = _HEADER.size
 
-_KINDS: Final = {int(kind): kind for kind in EntryKind}  # several times quicker than EntryKind(n)
+# Several times quicker than EntryKind(n). The kind that is missing here is rare, and its payload is checked.
+_KINDS: Final[dict[int, EntryKind]] = {int(kind): kind for kind in EntryKind if kind is not EntryKind.CONFIGURATION}
 
 
 def seal(group: GroupKey, entry: Entry) -> bytes:
@@ -93,7 +94,7 @@ def _open(
             raise WireError("wrong checksum of a record")
         kind = kinds.get(kind_number)
         if kind is None:
-            raise WireError(f"record of an unknown kind {kind_number}")
+            kind = _check_configuration(kind_number, payload)
         if not 0 < index <= NUMBER_MAX or not 0 < term <= NUMBER_MAX or group_id > NUMBER_MAX:
             raise WireError("index, term or group id of a record is out of range")
         if group is None:
@@ -104,3 +105,14 @@ def _open(
         if expected is None or end == limit:
             return group, entries, end
         offset = end
+
+
+def _check_configuration(kind_number: int, payload: bytes) -> EntryKind:
+    """What a configuration does to a group when it is appended cannot wait for its commit: so bytes that are none get no further."""
+    if kind_number != EntryKind.CONFIGURATION:
+        raise WireError(f"record of an unknown kind {kind_number}")
+    try:
+        decode_configuration(payload)
+    except BadConfigurationError as error:
+        raise WireError(f"record of a configuration that is none: {error}") from None
+    return EntryKind.CONFIGURATION

@@ -47,22 +47,52 @@ def decode_strict(data: bytes, *, depth_max: int) -> Any:
         WireError: it is not CBOR, or not of the accepted part.
     """
     stream = BytesIO(data)
+    decoder = _open_decoder(stream, depth_max)
     try:
-        value = cbor2.CBORDecoder(
-            stream,
-            tag_hook=_refuse_tag,
-            semantic_decoders=_EVERY_TAG,
-            max_depth=depth_max,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-        ).decode()
-    except Exception as error:  # noqa: BLE001 - one exception leaves, whatever the decoder of another version raises
-        # Whatever it is, the fault lies with the bytes. NB: not chained, and the key that is there twice is cut off: it is user data.
-        cause = error.__cause__ if isinstance(error.__cause__, WireError) else error
-        raise WireError(f"not acceptable CBOR: {str(cause).partition(' key: ')[0]}") from None
+        value = decoder.decode()
+    except Exception as error:  # noqa: BLE001 - see _refusal
+        raise _refusal(error) from None
     if stream.tell() != len(data):
         raise WireError(f"{len(data) - stream.tell()} bytes behind the end of the CBOR item")
     return value
+
+
+def decode_strict_sequence(data: bytes, *, depth_max: int) -> list[Any]:
+    """Decode all of `data`: CBOR items, one behind the other (RFC 8742), each by the rules of `decode_strict`.
+
+    Raises:
+        WireError: as `decode_strict`.
+    """
+    stream, size = BytesIO(data), len(data)
+    # NB: one decoder for all: making one takes longer than a small item.
+    decode, tell = _open_decoder(stream, depth_max).decode, stream.tell
+    values = []
+    try:
+        while tell() < size:
+            values.append(decode())
+    except Exception as error:  # noqa: BLE001 - see _refusal
+        raise _refusal(error) from None
+    return values
+
+
+def _open_decoder(stream: BytesIO, depth_max: int) -> cbor2.CBORDecoder:
+    return cbor2.CBORDecoder(
+        stream,
+        tag_hook=_refuse_tag,
+        semantic_decoders=_EVERY_TAG,
+        max_depth=depth_max,
+        allow_indefinite=False,
+        allow_duplicate_keys=False,
+    )
+
+
+def _refusal(error: Exception) -> WireError:
+    """What leaves, whatever the decoder of another version raises: the fault lies with the bytes.
+
+    NB: to be raised without a chain, and without the key that is there twice: it is user data.
+    """
+    cause = error.__cause__ if isinstance(error.__cause__, WireError) else error
+    return WireError(f"not acceptable CBOR: {str(cause).partition(' key: ')[0]}")
 
 
 def checked_number(value: object, name: str, low: int = 0, high: int = NUMBER_MAX) -> int:

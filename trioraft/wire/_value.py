@@ -12,7 +12,7 @@ from typing import Any, Final
 import cbor2
 
 from .._errors import WireError
-from ._strict import decode_strict
+from ._strict import decode_strict, decode_strict_sequence
 
 VALUE_DEPTH_MAX: Final = 64
 """How deep lists and dicts may nest. NB: without a bound the encoder overflows the C stack."""
@@ -46,23 +46,36 @@ def decode_value(data: bytes | memoryview) -> Any:
     return value
 
 
+def decode_values(data: bytes) -> list[Any]:
+    """Decode values that stand one behind the other; see `decode_value`.
+
+    Raises:
+        WireError: `data` is something else.
+    """
+    values = decode_strict_sequence(data, depth_max=VALUE_DEPTH_MAX)
+    _check(values, VALUE_DEPTH_MAX + 1)
+    return values
+
+
 def _check(value: Any, depth: int) -> None:
+    # NB: most of what there is are scalars, and a call for each of them would take as long as CBOR itself: hence the conditions in line.
     kind = type(value)
-    if kind in _SCALARS:
-        return
-    if kind is int:
-        if not _INT_MIN <= value <= _INT_MAX:
-            raise WireError("not encodable as CBOR: int of more than 64 bits")
+    if kind is dict:
+        _check_depth(depth)
+        for key, item in value.items():
+            if type(key) not in _SCALARS:
+                _check(key, 0)
+            if type(item) not in _SCALARS and not (type(item) is int and _INT_MIN <= item <= _INT_MAX):
+                _check(item, depth - 1)
     elif kind is list or kind is tuple:
         _check_depth(depth)
         for item in value:
-            _check(item, depth - 1)
-    elif kind is dict:
-        _check_depth(depth)
-        for key, item in value.items():
-            _check(key, 0)
-            _check(item, depth - 1)
-    else:
+            if type(item) not in _SCALARS and not (type(item) is int and _INT_MIN <= item <= _INT_MAX):
+                _check(item, depth - 1)
+    elif kind is int:
+        if not _INT_MIN <= value <= _INT_MAX:
+            raise WireError("not encodable as CBOR: int of more than 64 bits")
+    elif kind not in _SCALARS:
         raise WireError(f"not encodable as CBOR: {kind.__module__}.{kind.__qualname__}")
 
 

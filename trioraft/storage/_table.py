@@ -1,0 +1,393 @@
+"""The table: one row for each group and tombstone, and which of them have entries in which log file.
+
+A batch is applied to it segment by segment, in the order of the log: at a start by recovery, and later by the committer, as soon as a
+batch is on stable storage and before anybody is told. Both give it the same bytes, so the table of a running node is what a restart
+would read; a checkpoint is nothing but the table, written down.
+
+Segments of a group that is damaged are passed over, except the tombstone that heals it. So are those that come late, behind the tombstone
+of their replica. So are those of groups that are not known yet when
+the log begins with a file that has no checkpoint: the checkpoint of a later file says what became of them.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Collection, Iterator, Set as AbstractSet
+from typing import Final, NamedTuple
+
+from .._errors import CorruptLogError, StorageError
+from .._types import GroupId, GroupKey
+from ..core import EntryKind
+from ._batch import BadBytesError
+from ._configurations import Configurations
+from ._log_name import log_name
+from ._row import Row
+from ._row_bytes import EncodedConfigurations, decode_row, encode_row_content
+from ._segment import (
+    ENTRIES_HEADER_SIZE,
+    ENTRIES_SEGMENT,
+    OF_NO_GROUP,
+    SEGMENT_HEADER_SIZE,
+    SegmentKind,
+    decode_at_rest,
+    decode_compacted,
+    decode_end_of_checkpoint,
+    decode_entries,
+    decode_entries_header,
+    decode_group,
+    decode_installed,
+    decode_member,
+    decode_segment_header,
+    decode_vote,
+    encode_row,
+)
+
+
+class Body(NamedTuple):
+    """The body of a batch that matched its checksum: ``data[start:end]``."""
+
+    groups: AbstractSet[GroupId]
+    """Those that the batch names."""
+    file: int
+    """The number of the log file."""
+    batch: int
+    """Where in the file the batch starts."""
+    data: bytes | bytearray
+    start: int
+    end: int
+    shift: int
+    """Where in the file ``data[0]`` is."""
+
+
+class Table:
+    """What the log says, as of the last batch that was applied.
+
+    Args:
+        directory: that of the log files, for messages.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.rows: dict[GroupId, Row] = {}
+        self.files: list[int] = []
+        """The numbers of the log files, oldest first; the last one is written to."""
+        self.damage: CorruptLogError | None = None
+        """Damage that may have held any group, so no group may be made either, unless its tombstone is younger."""
+        self.configurations = Configurations()
+        self.skips_unknown = False
+        """No checkpoint was read yet, and the log does not begin with its first file."""
+        self._directory = directory
+        self._failed: set[GroupId] = set()
+        self._complete: set[int] = set()
+        # The highest incarnation that any segment of a group names: the group may be damaged, and its beginning with it.
+        self._seen: dict[GroupId, int] = {}
+        # The groups that had entries in a file once. Only those that still have count.
+        self._groups_in: dict[int, set[GroupId]] = {}
+        # Rows of groups that are not known, until their checkpoint is known to be complete.
+        self._new_rows: dict[GroupId, Row] = {}
+        self._encoded: EncodedConfigurations = {}
+        # Rows as the last checkpoint has them, of groups to which nothing has happened since: most, where most are idle.
+        self._unchanged: dict[GroupId, bytes] = {}
+        # Of the newest file.
+        self._segments_read = self._rows_read = 0
+        self._lost: set[GroupId] = set()
+        self.has_checkpoint = False
+        """Whether the newest file, as far as it was read, begins with all of a checkpoint."""
+
+    # -- files --------------------------------------------------------------------------------------------------------------------
+
+    def path_of(self, file: int) -> str:
+        return posixpath.join(self._directory, log_name(file))
+
+    def add_file(self, file: int) -> None:
+        """A new file is there; all that is applied from now on is in it."""
+        self.files.append(file)
+        self._forget_checkpoint()
+        self._segments_read = self._rows_read = 0
+        self._lost.clear()
+        self.has_checkpoint = False
+
+    def remove_file(self, file: int) -> None:
+        """The oldest file is gone from the disk."""
+        self.files.remove(file)
+        self._complete.discard(file)
+        self._groups_in.pop(file, None)
+
+    def groups_in(self, file: int) -> list[GroupId]:
+        """The groups that have entries in a file, rising."""
+        known = self._groups_in.get(file)
+        if known is None:
+            return []
+        found = [group_id for group_id in known if (row := self.rows.get(group_id)) is not None and row.is_in(file)]
+        known.intersection_update(found)
+        return sorted(found)
+
+    def is_complete(self, file: int) -> bool:
+        """Whether the file begins with a checkpoint of all groups, on stable storage: so that a restart can begin with this file."""
+        return file in self._complete
+
+    def set_complete(self, file: int) -> None:
+        self._complete.add(file)
+
+    @property
+    def has_only_rows(self) -> bool:
+        """Whether nothing but a part of a checkpoint was read of the newest file."""
+        return self._segments_read == self._rows_read
+
+    def removable(self) -> list[int]:
+        """The oldest files, as many as no restart needs any more. Remove them in this order, one by one, durably."""
+        if self.has_damage:
+            return []
+        count = 0
+        for place, file in enumerate(self.files[:-1], 1):
+            if self.groups_in(file):
+                break
+            if self.is_complete(self.files[place]):
+                count = place
+        return self.files[:count]
+
+    # -- damage -------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_damage(self) -> bool:
+        """Whether anything is refused that may be in a file: then no file is removed."""
+        return self.damage is not None or bool(self._failed)
+
+    def may_make(self, group_id: GroupId) -> bool:
+        """Whether a group may be made as far as damage goes that named no group: among what cannot be read there may be a vote of it."""
+        row = self.rows.get(group_id)
+        return self.damage is None or (row is not None and row.healed)
+
+    def damage_all(self, error: CorruptLogError) -> None:
+        """Refuse all groups: those that are known, and any that may have been in what is unreadable."""
+        for row in self.rows.values():
+            self.fail(row, self._earlier(row) or error)
+            row.healed = False
+        self.damage = self.damage or error
+
+    def damage_batch(self, group_ids: Collection[GroupId], file: int, offset: int, text: str) -> None:
+        """A batch of the newest file, about these groups, is worth nothing."""
+        self._lost.update(group_ids)
+        self._damage_some(group_ids, file, offset, text)
+
+    def refuse_unknown(self) -> None:
+        """After the last file: groups of which something was read, and not how they began, are not to vanish without a word."""
+        for group_id in sorted(self._seen.keys() - self.rows.keys()):
+            self.rows[group_id] = row = Row(group_id)
+            lost = f"how group {group_id} began is in no file, and in no checkpoint that counts"
+            self.fail(row, self.damage or CorruptLogError(self.path_of(self.files[0]), 0, lost))
+
+    def highest_incarnation(self, group_id: GroupId) -> int:
+        """The highest that anything readable names; 0: none does."""
+        return self._seen.get(group_id, 0)
+
+    def _damage_some(self, group_ids: Collection[GroupId], file: int, offset: int, text: str) -> None:
+        for group_id in group_ids:
+            row = self.rows.get(group_id)
+            if row is None:
+                row = self.rows[group_id] = Row(group_id)
+            # After damage that names no group, what a group lacks here is what it lost there.
+            text_of_group = f"{text}; it held records of group {group_id}"
+            self.fail(row, self._earlier(row) or CorruptLogError(self.path_of(file), offset, text_of_group))
+
+    def fail(self, row: Row, error: StorageError) -> None:
+        """Nothing of a group counts any more, but a tombstone; the first error stays."""
+        row.fail(error)
+        self._failed.add(row.group_id)
+
+    def _earlier(self, row: Row) -> CorruptLogError | None:
+        return None if row.healed else self.damage
+
+    # -- applying -----------------------------------------------------------------------------------------------------------------
+
+    def apply(self, body: Body) -> list[GroupId]:
+        """Carry out what a batch says. Returns the groups to which it says what cannot be: they have failed.
+
+        One loop with short cuts, because all that anybody ever writes comes through here, and at a start all of it again at once.
+
+        Raises:
+            BadBytesError: it does not consist of segments; what comes before the first that is none was carried out.
+        """
+        groups, file, batch, data, offset, end, shift = body
+        failed: list[GroupId] = []
+        find_row, unpack, quick_end = self.rows.get, ENTRIES_SEGMENT.unpack_from, end - ENTRIES_SEGMENT.size
+        has_entries = self._groups_in.setdefault(file, set())
+        for group_id in groups if self._unchanged else ():
+            self._unchanged.pop(group_id, None)
+        while offset < end:
+            self._segments_read += 1
+            if offset <= quick_end:
+                # Entries that follow the last one of their group, in its term: most segments are just that.
+                kind, size, group_id, incarnation, first, last, first_term, last_term, flags = unpack(data, offset)
+                row = find_row(group_id) if kind == _ENTRIES and first_term == last_term and not flags else None
+                start, following = offset + ENTRIES_SEGMENT.size, offset + SEGMENT_HEADER_SIZE + size
+                if (
+                    row is not None
+                    and row.key is not None
+                    and row.key[1] == incarnation
+                    and start < following <= end
+                    and row.append(first, last, last_term, file, shift + start, following - start)
+                ):
+                    has_entries.add(group_id)
+                    offset = following
+                    continue
+            kind, key, start, offset = decode_segment_header(data, offset, end)
+            if key.group_id not in groups and key != OF_NO_GROUP:
+                raise BadBytesError(f"a segment of group {key.group_id}, which the batch does not name")
+            try:
+                self._apply_segment(kind, key, start, offset, body)
+            except BadBytesError as error:
+                self._damage_some((key.group_id,), file, batch, str(error))
+                failed.append(key.group_id)
+        return failed
+
+    def _apply_entries(self, key: GroupKey, start: int, end: int, body: Body) -> None:
+        row = self._living(key)
+        if row is None:
+            return
+        header = decode_entries_header(body.data, start, end)
+        entries = () if header.is_plain else decode_entries(body.data, key, start, end, header)
+        row.replace_from(header.first, header.first_term)
+        if header.is_plain:
+            row.extend(header.last, header.first_term)
+        for entry in entries:
+            row.extend(entry.index, entry.term)
+            if entry.kind is EntryKind.CONFIGURATION:
+                row.configure(entry.index, self.configurations.decode(entry.payload))
+        offset = start + ENTRIES_HEADER_SIZE
+        row.add_extent(header.first, header.last, body.file, body.shift + offset, end - offset)
+        self._groups_in[body.file].add(key.group_id)
+
+    def _apply_segment(self, kind: int, key: GroupKey, start: int, end: int, body: Body) -> None:
+        if key.incarnation > self._seen.get(key.group_id, 0):
+            self._seen[key.group_id] = key.incarnation
+        if kind == SegmentKind.ENTRIES:
+            self._apply_entries(key, start, end, body)
+        elif kind == SegmentKind.CARRIED:
+            self._apply_carried(key, start, end, body)
+        elif kind == SegmentKind.END_OF_CHECKPOINT:
+            self._apply_end(*decode_end_of_checkpoint(bytes(body.data[start:end])), body.file)
+        else:
+            _EFFECTS[kind](self, key, bytes(body.data[start:end]))
+
+    def _apply_vote(self, key: GroupKey, content: bytes) -> None:
+        if (row := self._living(key)) is not None:
+            row.vote(decode_vote(content))
+
+    def _apply_compacted(self, key: GroupKey, content: bytes) -> None:
+        if (row := self._living(key)) is not None:
+            row.compact(*decode_compacted(content))
+
+    def _apply_installed(self, key: GroupKey, content: bytes) -> None:
+        if (row := self._living(key)) is not None:
+            at, configuration = decode_installed(content)
+            row.install(at, self.configurations.decode(configuration))
+
+    def _apply_at_rest(self, key: GroupKey, content: bytes) -> None:
+        first, last, size, runs = decode_at_rest(content)
+        if (row := self._still_living(key)) is not None:
+            row.rest(first, last, size, runs)
+
+    def _apply_tombstone(self, key: GroupKey, content: bytes) -> None:
+        self.rows[key.group_id] = removed = Row.removed(key, decode_member(content))
+        removed.healed = True
+        self._failed.discard(key.group_id)
+
+    def _apply_carried(self, key: GroupKey, start: int, end: int, body: Body) -> None:
+        header = decode_entries_header(body.data, start, end)
+        if header.first_term != header.last_term:
+            raise BadBytesError("records that were carried are of several terms")
+        row = self._still_living(key)
+        offset, length = body.shift + start + ENTRIES_HEADER_SIZE, end - start - ENTRIES_HEADER_SIZE
+        if row is not None and row.carry(header.first, header.last, header.first_term, body.file, offset, length):
+            self._groups_in[body.file].add(key.group_id)
+
+    def _apply_group(self, key: GroupKey, content: bytes) -> None:
+        record = decode_group(key, content, self.configurations)
+        row = self.rows.get(key.group_id)
+        if row is None:
+            self.rows[key.group_id] = Row.living(record)
+        elif row.failure is not None or row.record == record:
+            return  # asked for twice, because the first time was cancelled
+        elif row.record is not None:
+            raise BadBytesError(f"group {key} was made twice")
+        elif row.key is not None and key.incarnation <= row.key.incarnation:
+            raise BadBytesError(f"group {key} was made although {row.key} had been removed")
+        else:
+            # The tombstone stays known as far as damage goes: what came before it does not concern this replica.
+            self.rows[key.group_id] = made = Row.living(record)
+            made.healed = row.healed
+
+    def _living(self, key: GroupKey) -> Row | None:
+        """The row that a segment is about; None: it is to be passed over."""
+        row = self.rows.get(key[0])
+        if row is None and self.skips_unknown:
+            return None
+        if row is not None and (row.failure is not None or row.tombstone == key):
+            return None
+        if row is None or row.record is None or row.key != key:
+            raise BadBytesError(f"a record of {key}, which does not exist at that point")
+        return row
+
+    def _still_living(self, key: GroupKey) -> Row | None:
+        """As `_living`, for what the storage does by itself: it may come to its end when the group is gone."""
+        row = self.rows.get(key[0])
+        return row if row is not None and row.is_living and row.key == key else None
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------------------
+
+    def encode_rows(self) -> Iterator[tuple[GroupId, bytes]]:
+        """The segments of a checkpoint, one for each group that can be relied upon. The table must not change meanwhile."""
+        encoded, unchanged = EncodedConfigurations(), self._unchanged
+        for group_id, row in self.rows.items():
+            if row.failure is None and row.key is not None:
+                data = unchanged.get(group_id)
+                if data is None:
+                    data = unchanged[group_id] = encode_row(row.key, encode_row_content(row, encoded))
+                yield group_id, data
+
+    def _apply_row(self, key: GroupKey, content: bytes) -> None:
+        self._rows_read += 1
+        row = self.rows.get(key.group_id)
+        if row is None:
+            self._new_rows[key.group_id] = decode_row(key, content, self.configurations)
+        elif row.failure is None and (row.key != key or encode_row_content(row, self._encoded) != content):
+            # Everything before it was read, so it says what is known already; or else something was read that should not count.
+            raise BadBytesError(f"the checkpoint says otherwise of {key} than what comes before it")
+
+    def _apply_end(self, rows: int, is_whole: bool, file: int) -> None:
+        self.has_checkpoint = True
+        missing = rows - self._rows_read
+        if missing and missing != len(self._lost):
+            return  # it does not count: nobody knows which are missing
+        # Else those that are missing were in damaged batches, which name them: these groups have failed, and the others can go on.
+        if self.skips_unknown and not is_whole:
+            # NB: some group was refused when it was written, and who knows whether for a vote. Nobody may begin with it.
+            self._forget_checkpoint()
+            return
+        for group_id, row in self._new_rows.items():
+            if self.skips_unknown or self.damage is not None:
+                self.rows[group_id] = row
+            else:
+                self._damage_some((group_id,), file, 0, f"a checkpoint has a row of {row.key}, which was never made")
+        self._forget_checkpoint()
+        self.skips_unknown = False
+        if is_whole and not missing:
+            self._complete.add(file)
+
+    def _forget_checkpoint(self) -> None:
+        self._new_rows.clear()
+        self._encoded.clear()
+
+
+_ENTRIES: Final = int(SegmentKind.ENTRIES)
+
+_EFFECTS: Final[dict[int, Callable[[Table, GroupKey, bytes], None]]] = {
+    SegmentKind.VOTE: Table._apply_vote,
+    SegmentKind.GROUP: Table._apply_group,
+    SegmentKind.TOMBSTONE: Table._apply_tombstone,
+    SegmentKind.COMPACTED: Table._apply_compacted,
+    SegmentKind.INSTALLED: Table._apply_installed,
+    SegmentKind.AT_REST: Table._apply_at_rest,
+    SegmentKind.ROW: Table._apply_row,
+}
+"""Of the segments that need nothing but their content."""
