@@ -22,6 +22,7 @@ FLOORS: dict[str, set[str]] = {
     "group": {"core", "wire", "observe", "storage", "transport"},
     "manager": {"core", "wire", "observe", "storage", "transport", "group"},
     "testing": {"core", "wire", "observe", "storage", "transport", "group", "manager"},
+    "cli": {"core", "wire", "observe", "storage", "transport", "group", "manager", "testing"},
 }
 
 # A core that reads a clock, opens a file or draws from the global generator cannot be replayed.
