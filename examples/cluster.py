@@ -4,7 +4,7 @@
 
 starts the nodes (see raft_multi_node.py) with their own directories and free ports, keeps a steady load of writes on all groups, shows a
 live table, and at the end reads everything back from every replica. The exit status is 0 only if no acknowledged write is lost, none was
-applied twice, no replicas differ, and every group has a leader.
+applied twice, no replicas differ, every group has a leader, and no directory grew beyond its bound.
 
 Ctrl-C ends the load early and still reads back; a second one, or SIGTERM, ends everything. No process is left behind either way.
 """
@@ -26,6 +26,7 @@ import attrs
 import trio
 from cluster_nodes import ClusterNodes, StartError
 from cluster_run import ClusterOptions, ClusterRun
+from log_limits import add_limits, read_limits
 from report import Reporter, open_reporter, print_result
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -34,7 +35,12 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterOptions, Path | None, bool]:
     """Read the command line: what to run, where, and whether to answer in JSON."""
     defaults = ClusterOptions()
-    parser = argparse.ArgumentParser(description="Run a Multi-Raft cluster under load, with faults, and check that nothing is lost.")
+    parser = argparse.ArgumentParser(
+        description="Run a Multi-Raft cluster under load, with faults, and check that nothing is lost.",
+        epilog="A directory must stay under: 4 log files, each a quarter larger than --log-file-size; for each group 2.5 times "
+        "--snapshot-entries entries, and 2 log files more, for entries at rest; and 3 snapshots of each group. The run prints the sum, and "
+        "fails if one of the three parts is larger.",
+    )
     parser.add_argument("--nodes", type=int, default=defaults.nodes, help="processes (default %(default)s)")
     parser.add_argument("--groups", type=int, default=defaults.groups, help="Raft groups in each of them (default %(default)s)")
     parser.add_argument(
@@ -44,6 +50,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterOpti
     parser.add_argument("--kill-every", type=_seconds, metavar="SECONDS", help="kill -9 a random node so often; it is back 2 s later")
     parser.add_argument("--stop-every", type=_seconds, metavar="SECONDS", help="SIGSTOP a random node so often; SIGCONT 3 s later")
     parser.add_argument("--kill-all-at", type=_seconds, metavar="SECONDS", help="kill -9 all nodes at once, at this time of the run")
+    parser.add_argument(
+        "--lag", type=int, metavar="ENTRIES", help="kill -9 a random node; it is back when every group has gone on by so many entries"
+    )
+    add_limits(parser)
     parser.add_argument("--seed", type=int, help="of the faults and of the clients' choices (default: random, and reported)")
     parser.add_argument("--data-dir", type=Path, help="kept afterwards, and continued next time (default: temporary)")
     parser.add_argument("--json", action="store_true", help="the result as one JSON object, the last line of stdout")
@@ -57,6 +67,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterOpti
             parser.error(f"--{name.replace('_', '-')} must be above 0")
         if interval is not None and given.nodes < 3:
             parser.error(f"--{name.replace('_', '-')} needs at least 3 nodes: a majority has to stay")
+    limits = read_limits(parser, given)
+    if given.lag is not None and given.lag < 2 * limits.snapshot_entries:
+        parser.error(
+            f"--lag must be at least twice --snapshot-entries ({limits.snapshot_entries}), or the log may still have what is missing"
+        )
+    if given.lag is not None and given.nodes < 3:
+        parser.error("--lag needs at least 3 nodes: a majority has to stay")
     options = ClusterOptions(
         nodes=given.nodes,
         groups=given.groups,
@@ -65,6 +82,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterOpti
         kill_every=given.kill_every,
         stop_every=given.stop_every,
         kill_all_at=given.kill_all_at,
+        lag=given.lag,
+        limits=limits,
         seed=secrets.randbelow(1 << 31) if given.seed is None else given.seed,
     )
     return options, given.data_dir, given.json
@@ -103,7 +122,7 @@ async def run(options: ClusterOptions, data_dir: Path, reporter: Reporter) -> di
     """Run the whole thing; returns the result, or the number of the signal that ended it."""
     interrupts = Interrupts()
     result: dict[str, Any] = {}
-    nodes = ClusterNodes(options.nodes, options.groups, data_dir, reporter.event)
+    nodes = ClusterNodes(options.nodes, options.groups, data_dir, options.limits, reporter.event)
     async with trio.open_nursery() as nursery:
         await nursery.start(interrupts.watch, nursery.cancel_scope)
         try:

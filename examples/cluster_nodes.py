@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import trio
+from log_limits import LogLimits
 from node_process import HOST, NodeEndedError, NodeProcess, NodeState
 from ports import free_ports, is_free
 
@@ -25,8 +26,8 @@ class StartError(Exception):
 class ClusterNodes:
     """The processes, by node id. Owns them: whoever opens it must `end` it."""
 
-    def __init__(self, count: int, groups: int, data_dir: Path, tell: Callable[[str], None]) -> None:
-        self._count, self._groups, self._data_dir, self._tell = count, groups, data_dir, tell
+    def __init__(self, count: int, groups: int, data_dir: Path, limits: LogLimits, tell: Callable[[str], None]) -> None:
+        self._count, self._groups, self._data_dir, self._limits, self._tell = count, groups, data_dir, limits, tell
         self.nodes: dict[int, NodeProcess] = {}
         self.crashes: list[str] = []
         """Nodes that ended though nobody told them to."""
@@ -110,6 +111,7 @@ class ClusterNodes:
                 arguments=(
                     "--groups",
                     str(self._groups),
+                    *self._limits.arguments(),
                     *(word for other, peer in peers.items() if other != node_id for word in ("--peer", peer)),
                 ),
             )

@@ -10,9 +10,11 @@ import attrs
 import trio
 from audit import Findings, audit
 from cluster_nodes import ClusterNodes
+from directory_watch import DirectoryWatch
 from faults import Faults
 from ledger import Ledger
 from load import Load
+from log_limits import LogLimits
 from observer import Observer
 from readback import read_all
 from report import Reporter, Snapshot
@@ -39,6 +41,9 @@ class ClusterOptions:
     kill_every: float | None = None
     stop_every: float | None = None
     kill_all_at: float | None = None
+    lag: int | None = None
+    """Entries that every group goes on by while one node is down."""
+    limits: LogLimits = attrs.Factory(LogLimits)
     seed: int = 0
 
 
@@ -50,7 +55,8 @@ class ClusterRun:
         self._ledger = Ledger(secrets.token_hex(4))
         self._load = Load(self._ledger, nodes.addresses, options.groups, options.seed)
         self._observer = Observer(nodes, reporter.event)
-        self._faults = Faults(nodes, options.seed, reporter.event)
+        self._watch = DirectoryWatch(nodes, self._observer, options.limits, options.groups, reporter.event)
+        self._faults = Faults(nodes, self._observer, options.seed, reporter.event)
         self._problems: list[str] = []
         self._start = trio.current_time()
 
@@ -62,12 +68,14 @@ class ClusterRun:
         """
         async with trio.open_nursery() as watchers:
             watchers.start_soon(self._observer.run)
+            watchers.start_soon(self._watch.run)
             watchers.start_soon(self._show)
             await self._wait_leaders()
             seconds = await self._run_load()
             self._reporter.event("the load has ended; waiting until all replicas have applied the same")
             leaderless = await self._settle()
             self._reporter.event("reading everything back from every replica")
+            await self._watch.look()
             copies, unreadable = await read_all(self._nodes.addresses, self._options.groups)
             watchers.cancel_scope.cancel()
         self._problems += unreadable
@@ -95,7 +103,9 @@ class ClusterRun:
 
     async def _run_faults(self) -> None:
         options = self._options
-        await self._faults.run(kill_every=options.kill_every, stop_every=options.stop_every, kill_all_at=options.kill_all_at)
+        await self._faults.run(
+            kill_every=options.kill_every, stop_every=options.stop_every, kill_all_at=options.kill_all_at, lag=options.lag
+        )
 
     async def _settle(self) -> list[int]:
         """Wait until nothing moves any more; returns the groups that have no leader then."""
@@ -123,6 +133,7 @@ class ClusterRun:
                     nodes=self._nodes,
                     observer=self._observer,
                     load=self._load,
+                    watch=self._watch,
                 )
             )
             await trio.sleep(_SHOW_SECONDS)
@@ -131,6 +142,7 @@ class ClusterRun:
         """The verdict, and the figures that it rests on."""
         observer, ledger, load = self._observer, self._ledger, self._load
         problems = [*findings.problems(), *self._problems, *observer.violations, *load.unexpected, *self._nodes.crashes]
+        problems += [*self._watch.problems, *self._lag_problems()]
         if leaderless:
             problems.append(f"groups without a leader at the end: {leaderless}")
         if not ledger.acknowledged:
@@ -149,15 +161,42 @@ class ClusterRun:
             "leaderless_groups": len(leaderless),
             "longest_gap_seconds": round(load.longest_gap, 3),
             "digests_equal": findings.digests_equal and not observer.differing,
+            "directories": {str(node_id): self._directory(node_id) for node_id in observer.views},
+            "directory_bound": {**attrs.asdict(self._watch.bound), "total": self._watch.bound.total},
             "syncs_per_node": {str(node_id): view.syncs for node_id, view in observer.views.items()},
             "seconds": round(seconds, 3),
             "p50_ms": _milliseconds(load.latencies.quantile(0.5)),
             "p99_ms": _milliseconds(load.latencies.quantile(0.99)),
             "kills": self._faults.kills,
             "stops": self._faults.stops,
+            "lagged_node": self._faults.lagged,
             "seed": self._options.seed,
             "problems": problems[:_PROBLEMS_SHOWN],
         }
+
+    def _directory(self, node_id: int) -> dict[str, int]:
+        """A node's directory and what made it small, over all its lives."""
+        directory, view = self._watch.directories[node_id], self._observer.views[node_id]
+        return {
+            "bytes": directory.now.total,
+            "largest_bytes": directory.largest,
+            **attrs.asdict(directory.now.size),
+            "log_files": directory.now.log_files,
+            "snapshots_taken": view.counted("snapshots_taken"),
+            "snapshots_received": view.counted("snapshots_received"),
+            "restored_at_starts": view.restored,
+        }
+
+    def _lag_problems(self) -> list[str]:
+        """A node was to lag so far that it needs snapshots: did it?"""
+        options, node_id = self._options, self._faults.lagged
+        if options.lag is None:
+            return []
+        if node_id is None:
+            return [f"no node lagged by {options.lag} entries in every group: give the run more --seconds"]
+        if not self._observer.views[node_id].counted("snapshots_received"):
+            return [f"node {node_id} lagged by {options.lag} entries and received no snapshot"]
+        return []
 
 
 def _milliseconds(seconds: float | None) -> float | None:

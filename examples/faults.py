@@ -1,4 +1,4 @@
-"""What the launcher does to its nodes: kill -9, standing still, a power cut for all.
+"""What the launcher does to its nodes: kill -9, standing still, a power cut for all, a long absence.
 
 Rules: a fault never takes the majority away, except the power cut, which takes all; whatever was taken comes back; when the faults are
 over, `heal` leaves every node running.
@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import trio
 from cluster_nodes import ClusterNodes
 from node_process import NodeEndedError, NodeProcess, NodeState
+from observer import Observer
 
 RESTART_SECONDS = 2.0
 """How long a killed node stays down."""
@@ -24,15 +25,17 @@ _LOOK_SECONDS = 0.25
 class Faults:
     """Plans and carries out the faults of one run."""
 
-    def __init__(self, nodes: ClusterNodes, seed: int, tell: Callable[[str], None]) -> None:
-        self._nodes, self._tell = nodes, tell
+    def __init__(self, nodes: ClusterNodes, observer: Observer, seed: int, tell: Callable[[str], None]) -> None:
+        self._nodes, self._observer, self._tell = nodes, observer, tell
         self._rng = random.Random(seed)
         self.kills = 0
         self.stops = 0
+        self.lagged: int | None = None
+        """The node that was away for as long as wanted."""
         self._over = trio.Event()
         self._cutting = False
 
-    async def run(self, *, kill_every: float | None, stop_every: float | None, kill_all_at: float | None) -> None:
+    async def run(self, *, kill_every: float | None, stop_every: float | None, kill_all_at: float | None, lag: int | None) -> None:
         """Cause faults until `heal`; returns when every fault has been undone.
 
         Raises:
@@ -40,6 +43,8 @@ class Faults:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._supervise)
+            if lag is not None:
+                nursery.start_soon(self._lag_one, lag)
             if kill_every is not None:
                 nursery.start_soon(self._repeat, kill_every, self._kill_one)
             if stop_every is not None:
@@ -79,6 +84,19 @@ class Faults:
         if node.state is NodeState.STOPPED:  # A power cut may have come in between.
             node.resume()
             self._tell(f"node {node.node_id} goes on (SIGCONT)")
+
+    async def _lag_one(self, entries: int) -> None:
+        """Keep one node away until every group has gone on by so many entries."""
+        node = self._rng.choice(self._nodes.up())
+        self._tell(f"node {node.node_id} killed (kill -9), away for {entries} entries")
+        self.kills += 1
+        await node.kill()
+        before = self._observer.commits()
+        while await self._pause(_LOOK_SECONDS):
+            if all(commit - before.get(group_id, 0) >= entries for group_id, commit in self._observer.commits().items()):
+                self.lagged = node.node_id
+                break
+        await self._bring_back(node)
 
     async def _cut_power(self, at: float) -> None:
         if not await self._pause(at):

@@ -28,6 +28,7 @@ from kv import BadCommandError, KeyValueMachine, Row
 
 from trioraft import (
     BusyError,
+    Counters,
     EntryTooLargeError,
     GroupNotFoundError,
     GroupStoppedError,
@@ -58,6 +59,9 @@ class Node(Protocol):
 
     @property
     def groups(self) -> Mapping[int, GroupHandle]: ...
+
+    @property
+    def counters(self) -> Counters: ...
 
     def status(self) -> Any: ...
 
@@ -131,20 +135,20 @@ class KeyValueApi:
         group = self._find(group_text)
         if group is None:
             return self._no_such_group(group_text)
-        machine = self.machines[int(group_text)]
+        store = self.machines[int(group_text)].store
         offset, limit = query.get("offset", "0"), query.get("limit", str(PAGE_KEYS_MAX))
         if not (offset.isdigit() and offset.isascii() and limit.isdigit() and limit.isascii()) or len(offset) > 12 or len(limit) > 12:
             return error_response(400, "bad-page", "offset and limit are whole numbers")
-        page = machine.page(int(offset), min(int(limit), PAGE_KEYS_MAX))
+        page = store.page(int(offset), min(int(limit), PAGE_KEYS_MAX))
         return json_response(
             200,
             {
                 "group": int(group_text),
                 "local": True,
-                "index": machine.index,
-                "digest": machine.digest,
+                "index": store.index,
+                "digest": store.digest,
                 "applied": group.status().applied_index,
-                "total": len(machine.rows),
+                "total": len(store.rows),
                 "keys": [_row_json(key, row) for key, row in page],
             },
         )
@@ -161,12 +165,13 @@ class KeyValueApi:
             {
                 "node": {"id": status.node_id, "store": str(status.store_id), "incarnation": status.incarnation},
                 "syncs": status.sync_count,
+                "counters": attrs.asdict(self.node.counters),
                 "groups": groups,
             },
         )
 
     def _group_json(self, group_id: int, group: GroupHandle) -> dict[str, Any]:
-        status, machine = group.status(), self.machines[group_id]
+        status, store = group.status(), self.machines[group_id].store
         failure = getattr(group, "failure", None)
         return {
             "role": getattr(status.role, "name", str(status.role)).lower(),
@@ -174,10 +179,12 @@ class KeyValueApi:
             "leader": status.leader,
             "commit": status.commit_index,
             "applied": status.applied_index,
+            "first": status.first_index,
             "last": status.last_index,
-            "keys": len(machine.rows),
-            "index": machine.index,
-            "digest": machine.digest,
+            "snapshot": status.snapshot.index,
+            "keys": len(store.rows),
+            "index": store.index,
+            "digest": store.digest,
             "failure": None if failure is None else str(failure),
         }
 

@@ -5,21 +5,28 @@ Reading is a command like any other here: it takes its place in the log, so it s
 
 The machine also keeps a running digest, a hash chain over everything it applied. Two replicas that have applied the same index
 must have the same digest: one number to compare instead of a whole store.
+
+Versions, positions and digest are part of the state, so they are in its snapshots: a replica that was restored from one goes on with the
+chain, and a write that is applied a second time behind it still shows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
+
+import attrs
 
 from trioraft import ApplyContext, StateMachine
 from trioraft.wire import encode_value
 
 _DIGEST_BYTES = 16
 _POSITION = struct.Struct("<QQ")
+_RECORD_BYTES = 64 * 1024
+"""About how much of the store goes into one record of a snapshot; a larger value still goes alone."""
 
 
 class BadCommandError(Exception):
@@ -36,21 +43,33 @@ class Row(NamedTuple):
     """Where in the log the last put stands."""
 
 
-class KeyValueMachine(StateMachine):
-    """One group's keys, in memory; a restart replays the log."""
+@attrs.define
+class Store:
+    """The whole state at one index."""
 
-    declared_errors: ClassVar[tuple[type[Exception], ...]] = (BadCommandError,)
-
-    def __init__(self) -> None:
-        self.rows: dict[str, Row] = {}
-        self.index = 0
-        """The last index that reached this machine. Entries of Raft itself (a new leader's no-op) do not."""
-        self._digest = bytes(_DIGEST_BYTES)
+    rows: dict[str, Row] = attrs.Factory(dict)
+    index: int = 0
+    """The last index that reached the machine. Entries of Raft itself (a new leader's no-op) do not."""
+    chain: bytes = bytes(_DIGEST_BYTES)
 
     @property
     def digest(self) -> str:
         """The hash chain over all commands up to `index`, as hex digits."""
-        return self._digest.hex()
+        return self.chain.hex()
+
+    def page(self, offset: int, limit: int) -> Iterator[tuple[str, Row]]:
+        """Some of the keys, in the order in which they were made, which is the same on every replica."""
+        return islice(self.rows.items(), offset, offset + limit)
+
+
+class KeyValueMachine(StateMachine):
+    """One group's keys, in memory; a restart begins with the newest snapshot and replays the log behind it."""
+
+    declared_errors: ClassVar[tuple[type[Exception], ...]] = (BadCommandError,)
+
+    def __init__(self) -> None:
+        self.store = Store()
+        """Changed by `apply`, replaced as a whole by `restore`, which runs in a thread: who reads more than one thing takes it once."""
 
     def apply(self, command: Any, context: ApplyContext) -> Any:
         """Apply one command.
@@ -61,25 +80,50 @@ class KeyValueMachine(StateMachine):
         Raises:
             BadCommandError: for anything else; nothing changes but the digest.
         """
-        link = self._digest + _POSITION.pack(context.index, context.term) + encode_value(command)
-        self._digest = hashlib.blake2b(link, digest_size=_DIGEST_BYTES).digest()
-        self.index = context.index
+        store = self.store
+        link = store.chain + _POSITION.pack(context.index, context.term) + encode_value(command)
+        store.chain = hashlib.blake2b(link, digest_size=_DIGEST_BYTES).digest()
+        store.index = context.index
         match command:
             case ["put", str(key), bytes(value)]:
                 return self._put(key, value, context.index)
             case ["delete", str(key)]:
-                return {"deleted": self.rows.pop(key, None) is not None, "index": context.index}
+                return {"deleted": store.rows.pop(key, None) is not None, "index": context.index}
             case ["get", str(key)]:
-                row = self.rows.get(key)
+                row = store.rows.get(key)
                 return None if row is None else list(row)
         raise BadCommandError("not a command of this store")
 
     def _put(self, key: str, value: bytes, index: int) -> dict[str, int]:
-        before = self.rows.get(key)
+        before = self.store.rows.get(key)
         version = 1 if before is None else before.version + 1
-        self.rows[key] = Row(value, version, index)
+        self.store.rows[key] = Row(value, version, index)
         return {"version": version, "index": index}
 
-    def page(self, offset: int, limit: int) -> Iterator[tuple[str, Row]]:
-        """Some of the keys, in the order in which they were made, which is the same on every replica."""
-        return islice(self.rows.items(), offset, offset + limit)
+    def snapshot(self) -> Iterable[Any]:
+        """The store as it is now. Rows are values, so a copy of the dict is a frozen view: it takes a millisecond for 100,000 keys."""
+        return _records(Store(self.store.rows.copy(), self.store.index, self.store.chain))
+
+    def restore(self, records: Iterator[Any]) -> None:
+        """Replace the store at one stroke, once everything has been read."""
+        index, chain = next(records)
+        store = Store({}, index, chain)
+        for record in records:
+            for key, *row in record:
+                store.rows[key] = Row(*row)
+        self.store = store
+
+
+def _records(store: Store) -> Iterator[Any]:
+    """First index and chain, then the rows in their order, some in each record."""
+    yield [store.index, store.chain]
+    record: list[list[Any]] = []
+    size = 0
+    for key, row in store.rows.items():
+        record.append([key, *row])
+        size += len(key) + len(row.value)
+        if size >= _RECORD_BYTES:
+            yield record
+            record, size = [], 0
+    if record:
+        yield record

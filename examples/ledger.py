@@ -12,6 +12,10 @@ from collections.abc import Iterator
 import attrs
 
 VALUE_BYTES = 64
+ENTRY_BYTES_MAX = 144
+"""A write in the log: the record's header, the command's shape, key and value."""
+ROW_BYTES_MAX = 128
+"""A write in a snapshot: key, value, version and position."""
 
 
 class Outcome(enum.Enum):

@@ -58,6 +58,11 @@ class NodeProcess:
     _process: subprocess.Popen[bytes] | None = None
 
     @property
+    def directory(self) -> Path:
+        """Where the node keeps its data."""
+        return self.data_dir / f"node-{self.node_id}"
+
+    @property
     def log_path(self) -> Path:
         """Where the process writes what it has to say, over all its lives."""
         return self.data_dir / f"node-{self.node_id}.log"
@@ -73,7 +78,7 @@ class NodeProcess:
         if self._process is not None:
             raise RuntimeError(f"node {self.node_id} runs already")
         command = [sys.executable, str(_PROGRAM), "--node-id", str(self.node_id), "--port", str(self.raft_port), "--host", HOST]
-        command += ["--http", str(self.http_port), "--http-host", HOST, "--data-dir", str(self.data_dir / f"node-{self.node_id}")]
+        command += ["--http", str(self.http_port), "--http-host", HOST, "--data-dir", str(self.directory)]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *self.arguments, "--watch-stdin"], stdin=subprocess.PIPE, stdout=log, stderr=log, process_group=0

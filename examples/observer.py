@@ -33,6 +33,10 @@ class NodeView:
     """Entries committed per second, over all groups, between the last two looks of one life."""
     syncs_by_life: dict[int, int] = attrs.Factory(dict)
     """Syncs of the log, as last seen in each life of the node."""
+    counters_by_life: dict[int, dict[str, int]] = attrs.Factory(dict)
+    """The node's counters, the same way: what it did between the last look and a kill is missing."""
+    restored: int = 0
+    """Replicas that had a snapshot when the node was first seen in a new life: they began with it."""
     _looked: float = 0.0
 
     @property
@@ -45,16 +49,24 @@ class NodeView:
         """Syncs over all lives."""
         return sum(self.syncs_by_life.values())
 
+    def counted(self, name: str) -> int:
+        """One of the node's counters, over all lives."""
+        return sum(counters[name] for counters in self.counters_by_life.values())
+
     def take(self, status: dict[str, Any], now: float) -> None:
         """Take over what the node says of itself."""
         groups = {int(group_id): group for group_id, group in status["groups"].items()}
-        is_same_life = status["node"]["incarnation"] in self.syncs_by_life
+        life = status["node"]["incarnation"]
+        is_same_life = life in self.syncs_by_life
+        if not is_same_life:
+            self.restored += sum(1 for group in groups.values() if group["snapshot"] > 0)
         committed = sum(
             max(0, group["commit"] - self.groups[group_id]["commit"]) for group_id, group in groups.items() if group_id in self.groups
         )
         self.commit_rate = committed / max(now - self._looked, 1e-3) if is_same_life else 0.0
         self.groups, self.answered, self._looked = groups, True, now
-        self.syncs_by_life[status["node"]["incarnation"]] = status["syncs"]
+        self.syncs_by_life[life] = status["syncs"]
+        self.counters_by_life[life] = status["counters"]
 
 
 class Observer:
@@ -138,6 +150,23 @@ class Observer:
             if group["role"] == "leader"
         }
         return [group_id for group_id in range(1, groups + 1) if group_id not in led]
+
+    @property
+    def keys(self) -> int:
+        """Keys of all groups together, by the replicas that have most of them."""
+        most: dict[int, int] = {}
+        for view in self.views.values():
+            for group_id, group in view.groups.items():
+                most[group_id] = max(most.get(group_id, 0), group["keys"])
+        return sum(most.values())
+
+    def commits(self) -> dict[int, int]:
+        """How far each group has committed, by the replicas that know best."""
+        furthest: dict[int, int] = {}
+        for view in self.views.values():
+            for group_id, group in view.groups.items():
+                furthest[group_id] = max(furthest.get(group_id, 0), group["commit"])
+        return furthest
 
     def is_settled(self, groups: int) -> bool:
         """Every node answers, every group has a leader, and every replica has applied all of the same log."""

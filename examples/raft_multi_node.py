@@ -34,14 +34,13 @@ from addresses import Address, AddressError, make_address, number_nodes
 from http_api import KeyValueApi
 from http_server import HttpServer
 from kv import KeyValueMachine
+from log_limits import LogLimits, add_limits, read_limits
 from parent import die_with_parent, wait_stdin_closed
 
 from trioraft import (
-    GroupConfig,
     MultiRaftConfig,
     RaftError,
     RpcServerConfig,
-    StorageConfig,
     TcpTransport,
     TcpTransportConfig,
     TransportError,
@@ -66,6 +65,7 @@ class NodeOptions:
     data_dir: Path
     cluster_id: str = "demo"
     groups: int = 8
+    limits: LogLimits = attrs.Factory(LogLimits)
     http: Address | None = None
     insecure: bool = False
     """Plain TCP may leave this machine."""
@@ -85,6 +85,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> NodeOptions:
     parser.add_argument("--data-dir", type=Path, help="where the node keeps its log (default raft-data/node-ID)")
     parser.add_argument("--cluster-id", default="demo", help="nodes of different clusters refuse each other (default %(default)s)")
     parser.add_argument("--groups", type=int, default=8, help="how many groups, numbered from 1 (default %(default)s)")
+    add_limits(parser)
     parser.add_argument("--http", type=int, metavar="PORT", help="serve the key-value store over HTTP")
     parser.add_argument("--http-host", default="127.0.0.1", help="where HTTP listens; it knows no passwords (default %(default)s)")
     parser.add_argument("--insecure", action="store_true", help="allow --host to be no loopback address: plain TCP, no passwords")
@@ -107,6 +108,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> NodeOptions:
         data_dir=given.data_dir if given.data_dir is not None else Path("raft-data") / f"node-{given.node_id}",
         cluster_id=given.cluster_id,
         groups=given.groups,
+        limits=read_limits(parser, given),
         http=None if given.http is None else Address(given.http_host, given.http),
         insecure=given.insecure,
         watch_stdin=given.watch_stdin,
@@ -150,7 +152,7 @@ async def run_node(options: NodeOptions, stop: Stop) -> None:
     async with open_manager(
         node_id=options.node_id,
         cluster_id=options.cluster_id,
-        storage=WalStorage(StorageConfig(base_dir=str(options.data_dir))),
+        storage=WalStorage(options.limits.storage_config(options.data_dir)),
         transport=TcpTransport(TcpTransportConfig(insecure=options.insecure)),
         server=RpcServerConfig(bind_addr=str(options.own), insecure=options.insecure),
         addresses={node_id: str(address) for node_id, address in options.nodes.items()},
@@ -158,7 +160,7 @@ async def run_node(options: NodeOptions, stop: Stop) -> None:
     ) as manager:
         for group_id in range(1, options.groups + 1):
             machines[group_id] = KeyValueMachine()
-            await manager.add_group(group_id, machines[group_id], members=set(options.nodes), config=GroupConfig())
+            await manager.add_group(group_id, machines[group_id], members=set(options.nodes), config=options.limits.group_config())
         stop.serving()
         await _serve(options, KeyValueApi(manager, machines), stop)
         _log.info("node %d is ending", options.node_id)

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import attrs
 from cluster_nodes import ClusterNodes
+from directory_watch import DirectoryWatch
 from latency import Histogram
 from load import Load
-from observer import Observer
+from observer import NodeView, Observer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -31,6 +32,7 @@ class Snapshot:
     nodes: ClusterNodes
     observer: Observer
     load: Load
+    watch: DirectoryWatch
 
 
 class Reporter(Protocol):
@@ -101,7 +103,7 @@ def draw(snapshot: Snapshot) -> Table:
     table = Table(title=f"{snapshot.elapsed:.0f} s, {snapshot.acknowledged} writes acknowledged, {snapshot.observer.elections} elections")
     for name in ("node", "state", "life"):
         table.add_column(name)
-    for name in ("groups led", "committed/s", "p50 ms", "p99 ms", "syncs"):
+    for name in ("groups led", "committed/s", "p50 ms", "p99 ms", "syncs", "disk MB", "log files", "snapshots"):
         table.add_column(name, justify="right")
     total = Histogram()
     for node_id, view in snapshot.observer.views.items():
@@ -111,15 +113,23 @@ def draw(snapshot: Snapshot) -> Table:
         colour = {"up": "green", "stopped": "yellow"}.get(state, "red")
         life = str(snapshot.nodes.nodes[node_id].lives)
         rate = f"{view.commit_rate:.0f}"
-        table.add_row(str(node_id), f"[{colour}]{state}[/{colour}]", life, str(view.led), rate, *_latency(recent), str(view.syncs))
+        directory = snapshot.watch.directories[node_id].now
+        table.add_row(
+            *(str(node_id), f"[{colour}]{state}[/{colour}]", life, str(view.led), rate, *_latency(recent), str(view.syncs)),
+            *(megabytes(directory.total), str(directory.log_files), _snapshots(view)),
+        )
     led = sum(view.led for view in snapshot.observer.views.values())
     table.add_section()
-    table.add_row("all", "", "", str(led), f"{snapshot.rate:.0f} ack'd", *_latency(total), "")
+    table.add_row("all", "", "", str(led), f"{snapshot.rate:.0f} ack'd", *_latency(total))
     return table
 
 
 def _state(snapshot: Snapshot, node_id: int) -> str:
     return snapshot.nodes.nodes[node_id].state.value
+
+
+def _snapshots(view: NodeView) -> str:
+    return f"{view.counted('snapshots_taken')}+{view.counted('snapshots_received')}"
 
 
 def _latency(histogram: Histogram) -> tuple[str, str]:
@@ -129,6 +139,11 @@ def _latency(histogram: Histogram) -> tuple[str, str]:
 def milliseconds(seconds: float | None) -> str:
     """A latency for people."""
     return "-" if seconds is None else f"{seconds * 1000:.1f}"
+
+
+def megabytes(size: int) -> str:
+    """A size for people."""
+    return f"{size / 1e6:.1f}"
 
 
 def _escape(text: str) -> str:
@@ -142,10 +157,23 @@ def print_result(result: dict[str, Any], *, as_json: bool) -> None:
         return
     table = Table(title="result", show_header=False)
     for name, value in result.items():
-        if name not in ("problems", "ok"):
+        if name not in ("problems", "ok", "directories", "directory_bound"):
             table.add_row(name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else _escape(str(value)))
     console = Console(highlight=False)
     console.print(table)
+    console.print(draw_directories(result["directories"], result["directory_bound"]["total"]))
     for problem in result["problems"]:
         console.print(f"[red]{_escape(problem)}[/red]")
     console.print("[green]OK: nothing lost, nothing duplicated, all replicas equal[/green]" if result["ok"] else "[red]FAILED[/red]")
+
+
+def draw_directories(directories: dict[str, dict[str, int]], bound: int) -> Table:
+    """A row per node, and the bound that all must stay under."""
+    table = Table(title=f"directories, MB; bound {megabytes(bound)}")
+    for name in ("node", "now", "largest", "shared log", "at rest", "snapshots", "log files", "taken", "received", "restored at starts"):
+        table.add_column(name, justify="right")
+    for node_id, found in directories.items():
+        sizes = (found[name] for name in ("bytes", "largest_bytes", "log", "at_rest", "snapshots"))
+        counts = (found[name] for name in ("log_files", "snapshots_taken", "snapshots_received", "restored_at_starts"))
+        table.add_row(node_id, *map(megabytes, sizes), *map(str, counts))
+    return table

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from cluster_nodes import ClusterNodes, StartError
+from log_limits import LogLimits
 from node_process import NodeProcess, NodeState
 from observer import Observer
 
 
 def make_nodes(count: int, tmp_path: Path) -> ClusterNodes:
-    nodes = ClusterNodes(count, 1, tmp_path, lambda _: None)
+    nodes = ClusterNodes(count, 1, tmp_path, LogLimits(), lambda _: None)
     for node_id in range(1, count + 1):
         nodes.nodes[node_id] = NodeProcess(node_id, 1, 1, tmp_path, (), state=NodeState.UP)
     return nodes
@@ -25,7 +26,7 @@ class Watched:
         self.told: list[str] = []
         self.observer = Observer(make_nodes(3, tmp_path), self.told.append)
 
-    def see(self, node_id: int, *, now: float = 0.0, incarnation: int = 1, syncs: int = 1, **changes: Any) -> None:
+    def see(self, node_id: int, *, now: float = 0.0, incarnation: int = 1, syncs: int = 1, received: int = 0, **changes: Any) -> None:
         group = {
             "role": "follower",
             "term": 1,
@@ -33,11 +34,18 @@ class Watched:
             "commit": 5,
             "applied": 5,
             "last": 5,
+            "snapshot": 0,
+            "keys": 3,
             "index": 5,
             "digest": "d",
             "failure": None,
         }
-        status = {"node": {"id": node_id, "incarnation": incarnation}, "syncs": syncs, "groups": {"1": group | changes}}
+        status = {
+            "node": {"id": node_id, "incarnation": incarnation},
+            "syncs": syncs,
+            "counters": {"snapshots_received": received},
+            "groups": {"1": group | changes},
+        }
         self.observer.take(node_id, status, now)
 
 
@@ -99,6 +107,21 @@ def test_syncs_are_counted_over_all_lives(watched: Watched) -> None:
     assert watched.observer.views[1].syncs == 18
 
 
+def test_counters_and_replicas_that_began_with_a_snapshot_are_counted_over_all_lives(watched: Watched) -> None:
+    watched.see(1, received=0)
+    watched.see(1, received=2, snapshot=4)
+    watched.see(1, incarnation=2, received=0, snapshot=4)
+    watched.see(1, incarnation=2, received=1, snapshot=5)
+    view = watched.observer.views[1]
+    assert (view.counted("snapshots_received"), view.restored) == (3, 1)
+
+
+def test_keys_and_commits_are_those_of_the_replica_that_knows_most(watched: Watched) -> None:
+    watched.see(1, keys=7, commit=9)
+    watched.see(2, keys=8, commit=6)
+    assert (watched.observer.keys, watched.observer.commits()) == (8, {1: 9})
+
+
 def test_commit_rate_counts_within_one_life_only(watched: Watched) -> None:
     watched.see(1, now=0.0, commit=100)
     watched.see(1, now=2.0, commit=300)
@@ -119,4 +142,4 @@ def test_faults_leave_a_majority(tmp_path: Path, count: int, down: int, may: boo
 async def test_a_damaged_directory_is_a_clear_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "ports.json").write_text(text)
     with pytest.raises(StartError, match="ports.json"):
-        await ClusterNodes(3, 1, tmp_path, lambda _: None).start()
+        await ClusterNodes(3, 1, tmp_path, LogLimits(), lambda _: None).start()

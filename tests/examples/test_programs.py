@@ -76,6 +76,10 @@ def test_a_contradiction_is_an_error_on_stderr_with_status_2(arguments: list[str
         (["--kill-every", "0"], "above 0"),
         (["--nodes", "2", "--kill-every", "5"], "at least 3 nodes"),
         (["--nodes", "1", "--stop-every", "5"], "at least 3 nodes"),
+        (["--lag", "3999", "--snapshot-entries", "2000"], "at least twice --snapshot-entries"),
+        (["--nodes", "1", "--lag", "4000", "--snapshot-entries", "2000"], "at least 3 nodes"),
+        (["--log-file-size", "1"], "max_log_file_size"),
+        (["--snapshot-entries", "0"], "snapshot_entries"),
     ],
 )
 def test_the_launcher_refuses_what_cannot_be(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,6 +244,22 @@ def test_a_cluster_survives_a_power_cut_of_all_nodes_and_continues_on_its_direct
     assert (result["ok"], result["kills"]) == (True, 3)
     again = run(CLUSTER, "--seconds", "1", *common)
     assert again.returncode == 0, again.stderr
+
+
+@processes
+@pytest.mark.usefixtures("no_nodes_left")
+def test_SN_15_a_node_that_was_away_for_long_comes_back_by_snapshot_and_is_equal(tmp_path: Path) -> None:
+    small = ["--log-file-size", "65536", "--snapshot-entries", "40", "--lag", "80"]
+    ended = run(CLUSTER, "--seconds", "8", "--groups", "3", "--clients", "8", *small, "--data-dir", str(tmp_path), "--json")
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert (result["ok"], result["digests_equal"], result["lost"]) == (True, True, 0)
+    directories, lagged = result["directories"], str(result["lagged_node"])
+    assert directories[lagged]["snapshots_received"] >= 1
+    for directory in directories.values():
+        assert directory["snapshots_taken"] > 3
+        assert directory["largest_bytes"] < result["directory_bound"]["total"]
+    assert "away for 80 entries" in ended.stderr
 
 
 @processes

@@ -1,0 +1,104 @@
+"""The clients of the benchmarks, each a task in the process of a node: for a time (`Measurement`), or until told to stop (`SteadyLoad`)."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from typing import Any
+
+import trio
+from latency import Histogram
+
+from trioraft import MultiRaftManager, RaftError
+
+_RETRY_SECONDS = 0.01
+
+
+class Measurement:
+    """One run of some clients, and the latency of each of their proposals."""
+
+    def __init__(self, manager: MultiRaftManager, request: dict[str, Any]) -> None:
+        self._manager, self._request = manager, request
+        self._begin = trio.current_time() + request["warm_up"]
+        self._end = self._begin + request["seconds"]
+        self._latencies = array("l")
+        self._errors = 0
+
+    async def run(self) -> dict[str, Any]:
+        """Run all clients to the end."""
+        groups = self._request["groups"]
+        async with trio.open_nursery() as nursery:
+            for client in range(self._request["clients"]):
+                nursery.start_soon(self._run_client, groups[client % len(groups)])
+        return {"latencies": self._latencies.tolist(), "errors": self._errors}
+
+    async def _run_client(self, group_id: int) -> None:
+        group = self._manager.get_group(group_id)
+        command = os.urandom(self._request["bytes"])
+        while (started := trio.current_time()) < self._end:
+            try:
+                await group.propose(command)
+            except RaftError:
+                self._errors += 1
+                await trio.sleep(_RETRY_SECONDS)
+                continue
+            now = trio.current_time()
+            if self._begin <= now < self._end:
+                self._latencies.append(round((now - started) * 1e6))
+
+
+class SteadyLoad:
+    """Clients that propose until so many proposals are acknowledged, or until `stop`."""
+
+    def __init__(self, manager: MultiRaftManager, request: dict[str, Any]) -> None:
+        """
+        Args:
+            request: ``groups``, ``clients`` in all, ``bytes`` of a command, ``count`` of proposals (None: no end), and ``pause`` seconds
+                of each client after each proposal.
+        """
+        self._manager, self._request = manager, request
+        self._left = float("inf") if request["count"] is None else request["count"]
+        self._latencies = Histogram()
+        self._errors = 0
+        self._is_over = trio.Event()
+
+    async def run(self) -> None:
+        """Run all clients to the end."""
+        groups = self._request["groups"]
+        async with trio.open_nursery() as nursery:
+            for client in range(self._request["clients"]):
+                nursery.start_soon(self._run_client, groups[client % len(groups)])
+        self._is_over.set()
+
+    async def stop(self) -> None:
+        """Propose no more, and wait for what is under way."""
+        self._left = 0
+        await self._is_over.wait()
+
+    def progress(self) -> dict[str, Any]:
+        """What has been done by now."""
+        return {
+            "acknowledged": self._latencies.count,
+            "errors": self._errors,
+            "is_over": self._is_over.is_set(),
+            "p50_ms": (self._latencies.quantile(0.5) or 0) * 1000,
+            "p99_ms": (self._latencies.quantile(0.99) or 0) * 1000,
+        }
+
+    async def _run_client(self, group_id: int) -> None:
+        group = self._manager.get_group(group_id)
+        command = os.urandom(self._request["bytes"])
+        while self._left > 0:
+            self._left -= 1
+            started = trio.current_time()
+            try:
+                await group.propose(command)
+            except RaftError:
+                # NB: of unknown outcome, maybe; then there is one proposal more than counted, which is nothing to a benchmark.
+                self._errors += 1
+                self._left += 1
+                await trio.sleep(_RETRY_SECONDS)
+                continue
+            self._latencies.record(trio.current_time() - started)
+            if self._request["pause"]:
+                await trio.sleep(self._request["pause"])
