@@ -53,7 +53,7 @@ async def restore_machine(
             except BaseException as error:  # noqa: ASYNC103  # in a thread of its own; if cancelled, nobody waits for what it says
                 if records.failure is None:
                     text = f"{type(machine).__name__}.restore() of group {key} failed with the snapshot at {at} ({file.path})"
-                    raise SnapshotError(f"{text}: {type(error).__name__}: {error}") from error  # noqa: ASYNC104
+                    raise SnapshotError(f"{text}: {type(error).__name__}: {error}") from error  # noqa: ASYNC104  # as above
             records.check_rest()
 
         async with limiter:

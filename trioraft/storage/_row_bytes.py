@@ -96,7 +96,7 @@ def decode_row(key: GroupKey, content: bytes, configurations: Configurations) ->
     row.hard_state, row.commit = HardState(term, vote or None), commit
     row.snapshot, start = EntryId(*fields[6:8]), EntryId(*fields[8:10])
     try:
-        row.terms = Terms(start, [reader.take(_RUN) for _ in range(run_count)], fields[10])  # type: ignore[misc]
+        row.terms = Terms(start, [reader.take(_RUN) for _ in range(run_count)], fields[10])  # type: ignore[misc]  # a run is two numbers
     except InvariantError as error:
         raise BadBytesError(str(error)) from None
     row.at_rest = tuple(AtRest._make(reader.take(_AT_REST)) for _ in range(file_count))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
 from .._errors import GroupExistsError, GroupNotFoundError, StorageError
 from .._types import NOTHING, EntryId, GroupKey, Member
-from ..core import Compaction, Configuration, HardState
+from ..core import Compaction, Configuration, HardState, LoadEntries
 from ..storage import GroupRecord, PeerRecord
 from ._storage_parts import (
     CLUSTER_ID,
@@ -316,16 +318,14 @@ class GroupTests(StoragePlace):
             same(len((await find(storage, ONE)).log), 16, "the entries")
 
 
-async def read_first(group: object) -> None:
-    from ..core import LoadEntries
-
-    await group.log.read(LoadEntries(None, 1, 8, 1 << 20))  # type: ignore[attr-defined]
+async def read_first(group: Any) -> None:
+    await group.log.read(LoadEntries(None, 1, 8, 1 << 20))
 
 
-async def cancelled_after(steps: int, call: object, *arguments: object) -> None:
+async def cancelled_after(steps: int, call: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
     """Begin a call, and cancel it some steps of the event loop later, unless it has ended by then."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(call, *arguments)  # type: ignore[arg-type]
+        nursery.start_soon(call, *arguments)
         for _ in range(steps):
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()

@@ -69,7 +69,7 @@ def needs(hook: str, reason: str) -> Callable[[Test], Test]:
     """A test that is skipped for `reason` where a subclass does not say what that hook is."""
 
     def mark(test: Test) -> Test:
-        test.needs = hook, reason  # type: ignore[attr-defined]
+        test.needs = hook, reason  # type: ignore[attr-defined]  # looked up above, on a plain function
         return test
 
     return mark
