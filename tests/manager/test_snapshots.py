@@ -150,6 +150,8 @@ class Stubborn(Journal):
     def snapshot(self) -> Iterable[Any]:
         if self.trouble == "raises":
             raise RuntimeError("no snapshot today")
+        if self.trouble == "leaves":
+            raise SystemExit(3)
         return self._records(list(zip(self.indexes, self.commands, strict=True)))
 
     def _records(self, pairs: list[Any]) -> Iterator[Any]:
@@ -163,7 +165,7 @@ class Stubborn(Journal):
         yield from pairs[5:]
 
 
-@pytest.mark.parametrize("trouble", ["raises", "raises later", "cannot be encoded"])
+@pytest.mark.parametrize("trouble", ["raises", "leaves", "raises later", "cannot be encoded"])
 async def test_SN_12_snapshot_code_that_fails_stops_nothing_and_is_tried_again(
     thread_clock: trio.testing.MockClock, seed: int, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
