@@ -170,7 +170,7 @@ def print_result(result: dict[str, Any], *, as_json: bool) -> None:
 def draw_directories(directories: dict[str, dict[str, int]], bound: int) -> Table:
     """A row per node, and the bound that all must stay under."""
     table = Table(title=f"directories, MB; bound {megabytes(bound)}")
-    for name in ("node", "now", "largest", "shared log", "at rest", "snapshots", "log files", "taken", "received", "restored at starts"):
+    for name in ("node", "now", "most", "log", "rest", "snaps", "files", "taken", "got", "used"):
         table.add_column(name, justify="right")
     for node_id, found in directories.items():
         sizes = (found[name] for name in ("bytes", "largest_bytes", "log", "at_rest", "snapshots"))
