@@ -52,13 +52,19 @@ def recovered_group(db: Database, key: GroupKey) -> RecoveredGroup:
     record = GroupRecord(key, Member(me_node, EntryId(me_term, me_index)), decode_configuration(configuration))
     start, snapshot = EntryId(*ids[:2]), EntryId(*ids[2:])
     # By the index, without touching a record: terms never fall, so there is one run of each.
-    runs = db.execute("SELECT min(idx), term, max(idx) FROM entries WHERE group_id = ? GROUP BY term ORDER BY term", key[:1]).fetchall()
-    terms = Terms(start, [(first, run_term) for first, run_term, _ in runs if run_term != start.term], runs[-1][2] if runs else None)
+    columns = "min(idx), term, max(idx), sum(size)"
+    runs = db.execute(f"SELECT {columns} FROM entries WHERE group_id = ? GROUP BY term ORDER BY term", key[:1]).fetchall()
+    terms = Terms(start, [(first, run_term) for first, run_term, *_ in runs if run_term != start.term], runs[-1][2] if runs else None)
     configurations = [(start.index, decode_configuration(start_configuration or configuration))]
     for index, data in configuration_records(db, key):
         configurations.append((index, decode_configuration(open_record(data, 0, payload_bytes_max=len(data))[1].payload)))
     durable = Durable(
-        hard_state=HardState(term, vote), entries=(), terms=terms, snapshot=snapshot, commit=commit, configurations=tuple(configurations)
+        hard_state=HardState(term, vote),
+        terms=terms,
+        log_bytes=sum(size for *_, size in runs),
+        snapshot=snapshot,
+        commit=commit,
+        configurations=tuple(configurations),
     )
     return RecoveredGroup(key.group_id, record, durable)
 
@@ -87,7 +93,7 @@ class Log(LogStorage):
         self.storage.attach(self.key.group_id, listener)
 
     def write(self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None = None) -> None:
-        rows = [(self.key.group_id, entry.index, entry.term, int(entry.kind), entry.record) for entry in entries]
+        rows = [(self.key.group_id, entry.index, entry.term, int(entry.kind), len(entry.record), entry.record) for entry in entries]
         if not all(row[-1] for row in rows):
             raise InvariantError(f"an entry of {self.key} was handed to the log unsealed")
 
@@ -100,7 +106,7 @@ class Log(LogStorage):
                 self._install(db, install)
             if rows:
                 db.execute("DELETE FROM entries WHERE group_id = ? AND idx >= ?", (self.key.group_id, rows[0][1]))
-                db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", rows)
+                db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
 
         self._submit(change, sequence, sum(len(row[-1]) for row in rows))
 

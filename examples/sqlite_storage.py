@@ -49,9 +49,9 @@ CREATE TABLE IF NOT EXISTS groups (
     start_configuration BLOB                  -- in force at the start; NULL: `configuration`
 );
 CREATE TABLE IF NOT EXISTS entries (
-    group_id INTEGER, idx INTEGER, term INTEGER, kind INTEGER, record BLOB, PRIMARY KEY (group_id, idx)
+    group_id INTEGER, idx INTEGER, term INTEGER, kind INTEGER, size INTEGER, record BLOB, PRIMARY KEY (group_id, idx)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS terms ON entries (group_id, term, idx);
+CREATE INDEX IF NOT EXISTS outline ON entries (group_id, term, idx, size);
 CREATE TABLE IF NOT EXISTS snapshots (
     id INTEGER PRIMARY KEY AUTOINCREMENT, group_id INTEGER, term INTEGER, idx INTEGER,
     named INTEGER DEFAULT 0                   -- 0: not finished yet; or replaced, and there only for those who still read it

@@ -80,9 +80,15 @@ class GroupConfig:
     """Entries before a snapshot that stay in the log, for followers that are a little behind. A follower that needs more gets the
     snapshot, so one that is dead does not let the log grow."""
 
+    keep_bytes: int = attrs.field(default=64 << 20, validator=_in_range(0, 1 << 50))
+    """The same in payload: what stays fits both. Known to a 64th or so for entries that have left memory (`core/_log_size.py`)."""
+
     stream_hold_entries: int = attrs.field(default=1_000_000, validator=_in_range(0, 1 << 40))
     """While a snapshot is on its way to a follower, the log is kept from there on, up to so many entries: enough to go on with when it
     has arrived. Beyond that, the follower will need a newer one."""
+
+    stream_hold_bytes: int = attrs.field(default=256 << 20, validator=_in_range(0, 1 << 50))
+    """The same in payload: whichever is reached first."""
 
     log_memory_bytes_max: int = attrs.field(default=8 << 20, validator=_in_range(1, 1 << 34))
     """Entries kept in memory; others are read back from the disk when somebody needs them. What is not durable or not committed yet

@@ -28,11 +28,12 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from .._errors import InvariantError
-from .._types import NEVER, NOTHING, EntryId, Index, Term
+from .._types import NEVER, EntryId, Index, Term
 from ._configuration import Configuration
-from ._configuration_bytes import BadConfigurationError, decode_configuration
 from ._configurations import Configurations
-from ._entry import Entry, EntryKind
+from ._entries import CONFIGURATION, configuration_in, terms_of
+from ._entry import Entry
+from ._log_size import LogSize
 from ._terms import Terms
 
 UNBOUNDED = 1 << 62
@@ -41,52 +42,6 @@ UNBOUNDED = 1 << 62
 _OVERHEAD = 300
 """Bytes that an entry in memory takes beyond its payload, which is there twice: alone and in its record. Measured, roughly."""
 
-_CONFIGURATION = EntryKind.CONFIGURATION
-
-
-def is_well_formed(previous: EntryId, entries: Sequence[Entry], term: Term) -> bool:
-    """Whether entries can follow `previous` in the log of a leader of `term`: no hole, no falling term, none from the future."""
-    if previous.index < 0 or (previous.index == 0) != (previous.term == 0):
-        return False
-    index, newest = previous.index, previous.term
-    for entry in entries:
-        index += 1
-        if entry.index != index or entry.term < newest:
-            return False
-        newest = entry.term
-    # The first entry follows nothing and still has a term of at least 1.
-    return newest <= term and (not entries or entries[0].term > 0)
-
-
-def terms_of(entries: Sequence[Entry]) -> Terms:
-    """The terms of a log of just these entries.
-
-    Raises:
-        InvariantError: they are no log from the first entry on.
-    """
-    if not is_well_formed(NOTHING, entries, NEVER):
-        raise InvariantError(f"a log from disk has a hole or falling terms: {', '.join(map(str, entries[:20]))}")
-    terms = Terms()
-    for entry in entries:
-        terms.extend(entry.index, entry.term)
-    return terms
-
-
-def configurations_in(entries: Sequence[Entry]) -> list[tuple[Index, Configuration]]:
-    """The configurations among these entries, each with its index.
-
-    Raises:
-        InvariantError: one cannot be read.
-    """
-    return [(entry.index, _configuration_in(entry)) for entry in entries if entry.kind is _CONFIGURATION]
-
-
-def _configuration_in(entry: Entry) -> Configuration:
-    try:
-        return decode_configuration(entry.payload)
-    except BadConfigurationError as error:
-        raise InvariantError(f"entry {entry}: {error}") from None
-
 
 class Log:
     """The entries in ``(start.index, last_index]``, and how far they have come."""
@@ -94,6 +49,7 @@ class Log:
     __slots__ = (
         "_committed_total",
         "_entries",
+        "_evicted_size",
         "_installing",
         "_totals",
         "_unwritten",
@@ -113,6 +69,7 @@ class Log:
         *,
         configurations: Configurations | None = None,
         commit: Index = 0,
+        size: int = 0,
     ) -> None:
         """Start from what the disk holds: all of it persisted.
 
@@ -120,6 +77,7 @@ class Log:
             entries: the end of the log, as far as it is in memory.
             terms: the whole log; None: the entries are.
             commit: known to be committed; what was cut off is, anyway.
+            size: bytes of the whole log, roughly; 0: not known.
 
         Raises:
             InvariantError: these contradict each other.
@@ -141,6 +99,7 @@ class Log:
         self._entries: list[Entry] = list(entries)
         # The payload bytes of everything before entry i in memory, from some point on; one longer than the entries.
         self._totals: list[int] = [0, *accumulate(len(entry.payload) for entry in entries)]
+        self._evicted_size = LogSize(start.index, self.evicted_index, max(size - self._totals[-1], 0))
         self._committed_total = self._total_to(self.commit_index)
         self._unwritten: Index = self.last_index + 1
         self.persisted_index: Index = self.last_index
@@ -199,6 +158,20 @@ class Log:
         """What the entries in memory take up, roughly."""
         return 2 * (self._totals[-1] - self._totals[0]) + _OVERHEAD * len(self._entries)
 
+    def bytes_behind(self, index: Index) -> int:
+        """Payload of all entries behind `index`; rather too large than too small where those are not in memory (`LogSize`)."""
+        return self._totals[-1] - self._size_to(index)
+
+    def first_within(self, end: Index, bytes_max: int) -> Index:
+        """The first index behind which, up to `end`, there is no more payload than `bytes_max`, but for the resolution of `LogSize`."""
+        total = self._size_to(end) - bytes_max
+        index = self._evicted_size.find(total)
+        return max(self.evicted_index + bisect_left(self._totals, total) if index is None else index, self.terms.start_index)
+
+    def _size_to(self, index: Index) -> int:
+        index = max(index, self.terms.start_index)
+        return self._total_to(index) if index >= self.evicted_index else self._evicted_size.total_at(index)
+
     @property
     def uncommitted_bytes(self) -> int:
         """Payload that waits to be committed; what a start found on the disk does not count."""
@@ -221,8 +194,8 @@ class Log:
         self._entries.append(entry)
         self._totals.append(self._totals[-1] + len(entry.payload))
         self.last_index += 1
-        if entry.kind is _CONFIGURATION:
-            self.configurations.append(entry.index, _configuration_in(entry))
+        if entry.kind is CONFIGURATION:
+            self.configurations.append(entry.index, configuration_in(entry))
 
     def merge(self, previous: EntryId, entries: Sequence[Entry]) -> None:
         """Make the log agree with entries that follow `previous`, which it holds or has cut off. What agrees already stays untouched.
@@ -275,6 +248,7 @@ class Log:
         del self._totals[keep + 1 :]
         # What a start found on the disk need not be in memory to be cut off.
         self.evicted_index = min(self.evicted_index, index - 1)
+        self._evicted_size.truncate(index - 1)
         self.terms.truncate(index - 1)
         self.configurations.truncate(index - 1)
         self.last_index = index - 1
@@ -296,8 +270,8 @@ class Log:
         for entry in entries:
             total += len(entry.payload)
             totals.append(total)
-            if entry.kind is _CONFIGURATION:
-                self.configurations.append(entry.index, _configuration_in(entry))
+            if entry.kind is CONFIGURATION:
+                self.configurations.append(entry.index, configuration_in(entry))
         self.last_index = last.index
 
     def _total_to(self, index: Index) -> int:
@@ -364,6 +338,7 @@ class Log:
         self.terms.compact(index)
         self.configurations.compact(index)
         self._evict_to(index)
+        self._evicted_size.cut(index)
 
     def install(self, at: EntryId, configuration: Configuration) -> None:
         """Begin behind a snapshot, which goes beyond what is committed here. What follows it stays, if the log holds `at` (paper 7).
@@ -381,6 +356,7 @@ class Log:
             self.configurations.reset(at.index, configuration)
             self._entries, self._totals = [], [0]
             self.last_index = self.evicted_index = at.index
+            self._evicted_size = LogSize(at.index, at.index, 0)
             self._committed_total = self._unwritten = 0
         self._unwritten = max(self._unwritten, at.index + 1)
         self._installing = at.index
@@ -390,5 +366,6 @@ class Log:
     def _evict_to(self, index: Index) -> None:
         count = index - self.evicted_index
         if count > 0:
+            self._evicted_size.evict(self.evicted_index, self._totals, count)
             del self._entries[:count], self._totals[:count]
             self.evicted_index = index

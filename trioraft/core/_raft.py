@@ -20,6 +20,7 @@ from .._errors import InvariantError, NotLeaderError
 from .._types import NEVER, EntryId, Index, Millis, NodeId, Term
 from . import _attachment, _election, _following, _loading, _membership, _replication, _resending, _snapshots
 from ._configuration import Configuration
+from ._entries import is_well_formed
 from ._entry import Entry
 from ._events import (
     Applied,
@@ -38,7 +39,6 @@ from ._events import (
     TrimMemory,
     Unreachable,
 )
-from ._log import is_well_formed
 from ._messages import (
     AppendEntries,
     AppendEntriesReply,

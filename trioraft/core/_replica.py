@@ -18,8 +18,9 @@ from ._ballot import Ballot
 from ._config import GroupConfig, Timing
 from ._configuration import Configuration
 from ._configurations import Configurations
+from ._entries import configurations_in, terms_of
 from ._entry import Entry, EntryKind
-from ._log import Log, configurations_in, terms_of
+from ._log import Log
 from ._messages import Attach, Detach, InstallSnapshot, Message
 from ._progress import Progress
 from ._ready import Compaction, HardState, LoadEntries, Role, RoleChange, SendSnapshot
@@ -44,6 +45,9 @@ class Durable:
 
     terms: Terms = attrs.field(default=attrs.Factory(lambda durable: terms_of(durable.entries), takes_self=True))
     """The whole log; left out if `entries` begin with the first that there ever was. Not changed by the replica."""
+
+    log_bytes: int = attrs.field(default=0, eq=False)
+    """What the log takes on the disk, roughly: entries that are not in memory count as if each took the same. 0: not known, so nothing."""
 
     snapshot: EntryId = NOTHING
     """The newest snapshot on the disk; 0@0: none. Never before ``terms.start``, so what was cut off is in it."""
@@ -74,7 +78,7 @@ def _open_log(first: Configuration, durable: Durable, applied: Index) -> Log:
         history.insert(0, (terms.start.index, first))
     # What is in the machine or in a snapshot was committed, whatever the hint says.
     commit = max(durable.commit, applied, snapshot.index)
-    return Log(durable.entries, terms, configurations=Configurations(history), commit=commit)
+    return Log(durable.entries, terms, configurations=Configurations(history), commit=commit, size=durable.log_bytes)
 
 
 def _members_of(configuration: Configuration) -> dict[NodeId, Member]:

@@ -1,8 +1,8 @@
 """Snapshots: when the log is cut, and what a leader does for a follower that needs what was cut off.
 
-A replica takes snapshots when its driver likes. The log is cut a little before the newest one (`keep_entries`), and not behind one
-that is on its way to a follower, up to `stream_hold_entries`: or else the follower would need the next snapshot as soon as it has
-caught up with this one.
+A replica takes snapshots when its driver likes. The log is cut a little before the newest one (`keep_entries`, `keep_bytes`), and not
+behind one that is on its way to a follower, up to `stream_hold_entries` and `stream_hold_bytes`: or else the follower would need the next
+snapshot as soon as it has caught up with this one.
 
 While a snapshot is on its way nothing else is said to that follower, and nothing is repeated: the stream has an end of its own, and
 tells it (`SnapshotSent`). There is one stream to a node at a time, whatever has become of the leader that started it.
@@ -39,12 +39,14 @@ def compact(replica: Replica) -> None:
     """Cut off what neither this replica nor a follower that is a little behind will need."""
     if replica.applying.is_restoring:
         return  # the snapshot to restore from may be an older one, and must stay; this is done again when it has been
-    log, snapshot = replica.log, replica.snapshot
-    start = min(snapshot.index - replica.config.keep_entries, log.persisted_index, replica.applying.applied_index)
+    log, snapshot, config = replica.log, replica.snapshot, replica.config
+    kept = max(snapshot.index - config.keep_entries, log.first_within(snapshot.index, config.keep_bytes))
+    start = min(kept, log.persisted_index, replica.applying.applied_index)
     if type(replica.state) is Leader:
         for view in replica.state.members.values():
             held = max(view.progress.match, view.progress.pending_snapshot)
-            if view.holds_log and log.last_index - held <= replica.config.stream_hold_entries:
+            fits = log.last_index - held <= config.stream_hold_entries and log.bytes_behind(held) <= config.stream_hold_bytes
+            if view.holds_log and fits:
                 start = min(start, held)
     log.compact(start)
     replica.compaction = Compaction(snapshot, log.start, log.commit_index)

@@ -115,6 +115,7 @@ class GroupDisk:
             hard_state=self.hard_state,
             entries=tuple(log.entries[max(len(log.entries) - in_memory, 0) :]),
             terms=log.terms(),
+            log_bytes=sum(len(entry.payload) for entry in log.entries),
             snapshot=self.snapshot,
             commit=self.commit,
             configurations=tuple(log.configurations),

@@ -318,6 +318,27 @@ class LogTests(StoragePlace):
             same(await hold(storage, ONE).load_snapshot(found.snapshot), b"snapshot", "the snapshot")
             same(await hold(storage, ONE).log.read(LoadEntries(None, found.start.index, 41, 1 << 20)), (), "what was cut off")
 
+    async def test_what_the_log_takes_is_told_or_not_known(self) -> None:
+        """Roughly: with what goes with each entry, and some of what was cut off."""
+        storage = await self.make_storage()
+        async with serving(storage):
+            group = await start_group(storage, ONE)
+            for index in range(1, 31):
+                await group.write_and_wait(entry(ONE, index, payload=bytes(1000)))
+            await group.write_and_wait(entry(ONE, 21, 2, payload=bytes(1000)))
+            storage = await self.cut_power(storage)
+        for term in (3, 4):
+            async with serving(storage):
+                durable = storage.recovered[ONE.group_id].durable
+                least = 1000 * (21 - durable.terms.start.index)
+                told = durable.log_bytes
+                holds(told == 0 or least <= told <= 2 * least, f"{told} bytes in a log of at least {least}")
+                group, at = hold(storage, ONE), EntryId(1, 5 * term)
+                await group.save_snapshot(at)
+                compact(group, at, at)
+                await group.write_and_wait(state=HardState(term))
+                storage = await self.cut_power(storage)
+
     async def test_an_older_compaction_changes_nothing(self) -> None:
         storage = await self.make_storage()
         async with serving(storage):
