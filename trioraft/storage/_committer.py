@@ -9,7 +9,7 @@ are compared within a group only.
 
 What was written is applied to the table of groups before anybody is told: so what is confirmed is in the table, and nothing else is. A
 new file gets the whole table as its checkpoint before any batch. That takes a few batches of their own; the queue waits meanwhile, so the
-table stands still.
+table stands still. Lest it wait long, rows are encoded beforehand: bit by bit between the batches, while the rest of the old file fills.
 
 The log is in one of three states.
 
@@ -177,6 +177,9 @@ class Committer:
                 continue
             self._take_batch()
             await self._commit_batch()
+            # A bit of the work of the next checkpoint, so that nobody waits long for all of it.
+            while self._table.encoded_rows.prepare(self._log.fullness, ROWS_PER_CHECKPOINT):
+                await trio.lowlevel.checkpoint()
 
     def _take_batch(self) -> None:
         if self.queued_bytes <= self._config.batch_bytes_max and not self._turns:
@@ -288,7 +291,7 @@ class Committer:
         rows = size = 0
         # NB: nobody may begin with a checkpoint that lacks a refused group: it would come back empty, and could vote a second time.
         is_whole = not self._table.has_damage
-        for group_id, row in self._table.encode_rows():
+        for group_id, row in self._table.encoded_rows.take_all():
             groups.append(group_id)
             segments.append(row)
             size += len(row)

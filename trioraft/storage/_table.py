@@ -12,7 +12,7 @@ the log begins with a file that has no checkpoint: the checkpoint of a later fil
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Collection, Iterator, Set as AbstractSet
+from collections.abc import Callable, Collection, Set as AbstractSet
 from typing import Final, NamedTuple
 
 from .._errors import CorruptLogError, StorageError
@@ -20,6 +20,7 @@ from .._types import GroupId, GroupKey
 from ..core import EntryKind
 from ._batch import BadBytesError
 from ._configurations import Configurations
+from ._encoded_rows import EncodedRows
 from ._log_name import log_name
 from ._row import Row
 from ._row_bytes import EncodedConfigurations, decode_row, encode_row_content
@@ -39,7 +40,6 @@ from ._segment import (
     decode_member,
     decode_segment_header,
     decode_vote,
-    encode_row,
 )
 
 
@@ -72,6 +72,8 @@ class Table:
         """The numbers of the log files, oldest first; the last one is written to."""
         self.damage: CorruptLogError | None = None
         """Damage that may have held any group, so no group may be made either, unless its tombstone is younger."""
+        self.encoded_rows = EncodedRows(self.rows)
+        """What a checkpoint says."""
         self.configurations = Configurations()
         self.skips_unknown = False
         """No checkpoint was read yet, and the log does not begin with its first file."""
@@ -85,8 +87,6 @@ class Table:
         # Rows of groups that are not known, until their checkpoint is known to be complete.
         self._new_rows: dict[GroupId, Row] = {}
         self._encoded: EncodedConfigurations = {}
-        # Rows as the last checkpoint has them, of groups to which nothing has happened since: most, where most are idle.
-        self._unchanged: dict[GroupId, bytes] = {}
         # Of the newest file.
         self._segments_read = self._rows_read = 0
         self._lost: set[GroupId] = set()
@@ -211,8 +211,7 @@ class Table:
         failed: list[GroupId] = []
         find_row, unpack, quick_end = self.rows.get, ENTRIES_SEGMENT.unpack_from, end - ENTRIES_SEGMENT.size
         has_entries = self._groups_in.setdefault(file, set())
-        for group_id in groups if self._unchanged else ():
-            self._unchanged.pop(group_id, None)
+        self.encoded_rows.forget(groups)
         while offset < end:
             self._segments_read += 1
             if offset <= quick_end:
@@ -334,16 +333,6 @@ class Table:
         return row if row is not None and row.is_living and row.key == key else None
 
     # -- checkpoints --------------------------------------------------------------------------------------------------------------
-
-    def encode_rows(self) -> Iterator[tuple[GroupId, bytes]]:
-        """The segments of a checkpoint, one for each group that can be relied upon. The table must not change meanwhile."""
-        encoded, unchanged = EncodedConfigurations(), self._unchanged
-        for group_id, row in self.rows.items():
-            if row.failure is None and row.key is not None:
-                data = unchanged.get(group_id)
-                if data is None:
-                    data = unchanged[group_id] = encode_row(row.key, encode_row_content(row, encoded))
-                yield group_id, data
 
     def _apply_row(self, key: GroupKey, content: bytes) -> None:
         self._rows_read += 1
