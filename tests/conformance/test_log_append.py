@@ -11,7 +11,8 @@ from tests.conformance.tables import Case, table
 from trioraft._errors import InvariantError
 from trioraft._types import NOTHING, EntryId
 from trioraft.core import AppendEntries, AppendEntriesReply, Entry, EntryKind, RequestVote, RequestVoteReply
-from trioraft.core._log import Log, is_well_formed
+from trioraft.core._entries import is_well_formed
+from trioraft.core._log import Log
 
 
 @table("log_append", "find_conflict")

@@ -209,7 +209,12 @@ class Disk:
         configurations = [(self.start.index, self.configuration)]
         configurations += [(e.index, decode_configuration(e.payload)) for e in self.entries if e.kind is EntryKind.CONFIGURATION]
         return Durable(
-            hard_state=self.hard_state, terms=self.terms, snapshot=self.snapshot, commit=self.commit, configurations=configurations
+            hard_state=self.hard_state,
+            terms=self.terms,
+            log_bytes=sum(len(entry.payload) for entry in self.entries),
+            snapshot=self.snapshot,
+            commit=self.commit,
+            configurations=configurations,
         )
 
     def write(self, ready: Ready) -> None:

@@ -10,7 +10,8 @@ from trioraft._errors import InvariantError
 from trioraft._types import NOTHING, EntryId
 from trioraft.core import Entry, EntryKind
 from trioraft.core._applying import Applying
-from trioraft.core._log import Log, is_well_formed
+from trioraft.core._entries import is_well_formed
+from trioraft.core._log import Log
 
 MIB = 1 << 20
 

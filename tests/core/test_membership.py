@@ -7,6 +7,7 @@ import random
 import pytest
 
 from tests.core.harness import E, Network, Turns, entries_of, make_leader, make_raft, voters_of
+from tests.core.schedule import Schedule
 from trioraft._errors import ConfigError, InvariantError, NotLeaderError
 from trioraft._types import NEVER, EntryId, Member
 from trioraft.core import (
@@ -317,46 +318,9 @@ def test_random_changes_never_make_two_leaders(seed: int) -> None:
     network = Network((1, 2, 3), seed=seed, config=config)
     network.add_node(4)
     network.add_node(5)
-    history: dict[int, bytes] = {}
-    leaders: dict[int, int] = {}
-    for number in range(200):
-        node_id = generator.randrange(1, 6)
-        match generator.randrange(11):
-            case 0:
-                network.cut(node_id, generator.randrange(1, 6), both_ways=generator.random() < 0.5)
-            case 1:
-                network.heal()
-            case 2 if node_id in network.nodes and len(network.nodes) > 3:
-                network.crash(node_id)
-            case 3 if node_id not in network.nodes:
-                network.restart(node_id)
-            case 4:
-                network.wait(generator.randrange(E))
-            case 5 if node_id in network.nodes:
-                network.snapshot(node_id)
-            case 6 | 7:
-                voters = generator.sample(range(1, 6), generator.randrange(2, 6))
-                for leader in network.leaders:
-                    network.change(leader, *voters)
-            case _:
-                for leader in network.leaders:
-                    network.propose(leader, b"%d" % number)
-        for _ in range(generator.randrange(4)):
-            network.deliver_one()
-        for leader in network.leaders:
-            assert leaders.setdefault(network.nodes[leader].term, leader) == leader
-        for entries in network.applied.values():
-            for entry in entries:
-                assert history.setdefault(entry.index, entry.payload) == entry.payload
-    network.heal()
-    for node_id in range(1, 6):
-        if node_id not in network.nodes:
-            network.restart(node_id)
-    network.wait(20 * E)
-    leader = network.leader
-    assert leader is not None
-    network.propose(leader, b"end")
-    network.wait(2 * E)
+    schedule = Schedule(network, generator)
+    schedule.run(200, "cut heal crash restart wait snapshot change change propose propose propose", deliveries_max=3)
+    leader = schedule.settle()
     configuration = network.nodes[leader].configuration
     assert not configuration.is_joint
     for node_id in configuration.members():

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from tests.core.harness import E, H, Network, Turns, entries_of, make_leader, make_raft, voters_of
+from tests.core.schedule import Schedule
 from trioraft._errors import BusyError, EntryTooLargeError, InvariantError, NotLeaderError
 from trioraft._types import NEVER, NOTHING, EntryId, Member
 from trioraft.core import (
@@ -670,54 +671,13 @@ def test_a_ready_is_taken_once() -> None:
     assert (again.writes, again.sequence, again.messages) == (False, 0, ())
 
 
-def check_safety(network: Network, leaders: dict[int, int], history: dict[int, bytes]) -> None:
-    """One leader a term, and one entry an index, whoever applies it."""
-    for leader in network.leaders:
-        assert leaders.setdefault(network.nodes[leader].term, leader) == leader
-    for entries in network.applied.values():
-        for entry in entries:
-            assert history.setdefault(entry.index, entry.payload) == entry.payload
-
-
 @pytest.mark.parametrize("seed", range(25))
 def test_random_schedules_end_equal(seed: int) -> None:
     """Cuts, crashes and slow disks at random; afterwards all logs are equal, and nothing that was applied differs."""
-    generator = random.Random(seed)
     network = Network((1, 2, 3, 4, 5), seed=seed, config=GroupConfig(append_bytes_max=20, window_messages=3))
-    history: dict[int, bytes] = {}
-    leaders: dict[int, int] = {}
-    for number in range(150):
-        node_id = generator.randrange(1, 6)
-        match generator.randrange(9):
-            case 0:
-                network.cut(node_id, generator.randrange(1, 6), both_ways=generator.random() < 0.5)
-            case 1:
-                network.heal()
-            case 2 if node_id in network.nodes and len(network.nodes) > 3:
-                network.crash(node_id)
-            case 3 if node_id not in network.nodes:
-                network.restart(node_id)
-            case 4 if node_id in network.nodes:
-                network.stall(node_id)
-            case 5 if node_id in network.nodes:
-                network.sync(node_id)
-            case 6:
-                network.wait(generator.randrange(E))
-            case _:
-                for leader in network.leaders:
-                    network.propose(leader, b"%d" % number)
-        if generator.random() < 0.5:
-            network.deliver_one()
-        check_safety(network, leaders, history)
-    network.heal()
-    for node_id in range(1, 6):
-        if node_id not in network.nodes:
-            network.restart(node_id)
-        network.sync(node_id)
-    network.wait(20 * E)
-    assert network.leader is not None
-    network.propose(network.leader, b"end")
-    network.wait(2 * E)
+    schedule = Schedule(network, random.Random(seed))
+    schedule.run(150, "cut heal crash restart stall sync wait propose propose", deliveries_max=1)
+    schedule.settle()
     assert [entries[-1].payload for entries in network.applied.values()] == [b"end"] * 5
     assert len({tuple(network.log_terms(node_id)) for node_id in network.nodes}) == 1
     assert {raft.deadline for raft in network.nodes.values()} == {NEVER}

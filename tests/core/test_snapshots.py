@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from tests.core.harness import E, H, Network, Turns, entries_of, make_leader, voters_of
+from tests.core.schedule import Schedule
 from trioraft._errors import InvariantError
 from trioraft._types import NEVER, NOTHING, EntryId, Member
 from trioraft.core import (
@@ -454,6 +455,50 @@ def test_the_log_is_cut_some_way_before_the_snapshot(keep: int, start: EntryId) 
     assert not leader.has_ready
 
 
+@pytest.mark.parametrize("keep, start", [(0, 20), (99, 20), (100, 19), (550, 15), (1000, 10), (1 << 30, 10)])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_what_stays_behind_a_snapshot_fits_both_entries_and_bytes(keep: int, start: int, in_memory: bool) -> None:
+    """10 entries at most, each of 100 bytes: known one by one, or found by a start that was told what they take together."""
+    config = GroupConfig(keep_entries=10, keep_bytes=keep)
+    entries = tuple(Entry(index, 1, EntryKind.COMMAND, bytes(100)) for index in range(1, 23))
+    raft = open_raft(NOTHING, [1] * 22, applied=20, config=config, log_bytes=2200, entries=entries if in_memory else ())
+    raft.step(SnapshotTaken(EntryId(1, 20)), 0)
+    assert Turns(raft).take().compaction == Compaction(EntryId(1, 20), EntryId(1, start), 20)
+
+
+def test_large_entries_that_have_left_memory_count() -> None:
+    leader, turns = make_leader(liveness=dict(LIVE), config=GroupConfig(keep_bytes=1 << 20, log_memory_bytes_max=1))
+    for _ in range(20):
+        leader.step(Propose("a", bytes(200 << 10)), 0)
+        turns.settle(0)
+        accept(leader, N2, leader.log.last_index)
+        accept(leader, N3, leader.log.last_index)
+        turns.settle(0)
+    assert leader.memory_bytes == 0
+    leader.step(SnapshotTaken(EntryId(1, 21)), 0)
+    assert leader.status().start == EntryId(1, 16)
+
+
+def test_nothing_is_cut_during_a_restore() -> None:
+    """The snapshot that is being restored may be older than the newest one; a cut would tell the storage that it may go."""
+    raft, turns = purged_leader()
+    assert turns.take().send_snapshots == (SendSnapshot(N3, 2, EntryId(1, 100)),)
+    for index, restore in ((200, EntryId(3, 200)), (300, None)):
+        install(raft, EntryId(3, index), 3)
+        raft.step(Persisted(turns.take().sequence), 0)
+        assert turns.take().restore == restore
+    # Elected again meanwhile, it hears that its stream has failed: what it held back may be cut, but not now.
+    lead(raft, turns)
+    turns.settle(0)
+    raft.step(SnapshotSent(N3, EntryId(1, 100), arrived=False), 0)
+    assert turns.take().compaction is None
+    raft.step(Applied(200), 0)
+    ready = turns.take()
+    assert (ready.restore, ready.compaction) == (EntryId(3, 300), None)
+    raft.step(Applied(300), 0)
+    assert turns.take().compaction == Compaction(EntryId(3, 300), EntryId(3, 300), 300)
+
+
 def test_a_snapshot_of_what_is_not_there_is_refused() -> None:
     leader, _ = compacting(0)
     leader.step(Propose("a", b"a"), 0)
@@ -538,6 +583,19 @@ def test_a_stream_does_not_hold_the_log_for_ever() -> None:
     raft.step(SnapshotSent(N3, EntryId(1, 100), arrived=True), 0)
     accept(raft, N3, 100)
     assert turns.take().send_snapshots == (SendSnapshot(N3, 2, EntryId(2, 107)),)
+
+
+@pytest.mark.parametrize("hold, start", [(599, 106), (600, 100)])
+def test_a_stream_does_not_hold_more_than_so_many_bytes(hold: int, start: int) -> None:
+    raft, turns = purged_leader(config=GroupConfig(keep_entries=0, stream_hold_bytes=hold))
+    assert turns.take().send_snapshots == (SendSnapshot(N3, 2, EntryId(1, 100)),)
+    while raft.log.last_index < 107:
+        raft.step(Propose("x", bytes(100)), 0)
+    turns.settle(0)
+    accept(raft, N2, 106)
+    turns.settle(0)
+    raft.step(SnapshotTaken(EntryId(2, 106)), 0)
+    assert raft.status().start.index == start
 
 
 def test_a_member_that_is_gone_holds_nothing() -> None:
@@ -1030,53 +1088,10 @@ def test_random_schedules_with_short_logs_end_equal(seed: int) -> None:
         log_memory_bytes_max=generator.choice([1, 2000, 1 << 20]),
     )
     network = Network((1, 2, 3, 4, 5), seed=seed, config=config)
-    history: dict[int, bytes] = {}
-    leaders: dict[int, int] = {}
-    for number in range(250):
-        node_id = generator.randrange(1, 6)
-        match generator.randrange(14):
-            case 0:
-                network.cut(node_id, generator.randrange(1, 6), both_ways=generator.random() < 0.5)
-            case 1:
-                network.heal()
-            case 2 if node_id in network.nodes and len(network.nodes) > 3:
-                network.crash(node_id)
-            case 3 if node_id not in network.nodes:
-                network.restart(node_id)
-            case 4 if node_id in network.nodes:
-                network.stall(node_id)
-            case 5 if node_id in network.nodes:
-                network.sync(node_id)
-            case 6:
-                network.wait(generator.randrange(E))
-            case 7 | 8 if node_id in network.nodes and not network.disks[node_id].is_stalled:
-                network.snapshot(node_id)
-            case 9:
-                network.holds_loads = generator.random() < 0.5
-            case 10:
-                network.holds_streams = generator.random() < 0.5
-            case 11 if network.streams:
-                network.end_stream(arrives=generator.random() < 0.7)
-            case _:
-                for leader in network.leaders:
-                    network.propose(leader, b"%d" % number)
-        if generator.random() < 0.5:
-            network.deliver_one()
-        for leader in network.leaders:
-            assert leaders.setdefault(network.nodes[leader].term, leader) == leader
-        for entries in network.applied.values():
-            for entry in entries:
-                assert history.setdefault(entry.index, entry.payload) == entry.payload
-    network.heal()
-    network.holds_loads = network.holds_streams = False
-    for node_id in range(1, 6):
-        if node_id not in network.nodes:
-            network.restart(node_id)
-        network.sync(node_id)
-    network.wait(20 * E)
-    assert network.leader is not None
-    network.propose(network.leader, b"end")
-    network.wait(2 * E)
+    schedule = Schedule(network, generator)
+    actions = "cut heal crash restart stall sync wait snapshot snapshot hold_loads hold_streams end_stream propose propose"
+    schedule.run(250, actions, deliveries_max=1)
+    schedule.settle()
     assert [entries[-1].payload for entries in network.applied.values()] == [b"end"] * 5
     assert len({(raft.log.last, raft.applied_index) for raft in network.nodes.values()}) == 1
     assert {raft.deadline for raft in network.nodes.values()} == {NEVER}

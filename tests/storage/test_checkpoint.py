@@ -131,6 +131,7 @@ async def test_a_row_that_contradicts_what_was_read_is_damage(disk: SimulatedDis
         groups = await fill(storage)
         storage._table.rows[1].hard_state = HardState(9, 9)
         storage._table.rows[20] = Row.living(record(GroupKey(20)))
+        storage._table.encoded_rows.forget({1})
         await groups[2].write_and_wait(*entries(G2, 4, 6, term=2))
     log = await read(disk)
     failed = {number: str(group.failure) for number, group in log.groups.items() if group.failure is not None}

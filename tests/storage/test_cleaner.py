@@ -608,7 +608,7 @@ async def test_what_one_directory_refuses_is_carried(disk: SimulatedDisk, autoju
 
 
 async def test_what_one_directory_refuses_is_carried_in_pieces(disk: SimulatedDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trioraft.storage._cleaner.TOLD_BYTES_MIN", 4000)
+    monkeypatch.setattr("trioraft.storage._mover.TOLD_BYTES_MIN", 4000)
     monkeypatch.setattr("trioraft.storage._move.PIECE_BYTES", 1000)
     storage = wal(disk.mount(), max_log_file_size=1 << 16)
     tries = 0
@@ -878,7 +878,7 @@ async def test_a_file_that_is_deleted_too_early_would_be_noticed(monkeypatch: py
         return table.files[:-2]
 
     monkeypatch.setattr(Table, "removable", removable)
-    monkeypatch.setattr("trioraft.storage._cleaner.Cleaner._is_emptied", lambda cleaner: True)
+    monkeypatch.setattr("trioraft.storage._oldest_file.OldestFile.is_emptied", lambda oldest: True)
     history = History(random.Random(0), max_log_file_size=4096)
     async with serving(history.storage):
         history.disk.hook = history.note

@@ -30,6 +30,7 @@ class Batches:
 
     directory = "log"
     is_full = False
+    fullness = 0.0
     has_checkpoint = True
 
     def __init__(self) -> None:

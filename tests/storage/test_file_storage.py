@@ -329,7 +329,7 @@ async def test_its_directory_is_not_taken_for_an_empty_shared_log(disk: Simulate
     storage = on(disk)
     wal = WalStorage(storage.config, disk=disk.mount())
     with pytest.raises(StorageError, match="open it with FileStorage") as caught:
-        await wal.open(1, "c")
+        await wal.open(1, "suite")
     assert caught.value.kind == "foreign"
     await wal.aclose()
     assert "wal" not in disk.names(storage.config.base_dir)

@@ -15,7 +15,7 @@ import trio
 
 from tests.storage.kit import FIRST, G1, found_on, record, serving, wal
 from trioraft._errors import ConfigError, CorruptLogError, InvariantError, StorageError
-from trioraft.storage import DiskCall, NodeRecord, PeerRecord, SimulatedDisk, StorageConfig, WalStorage
+from trioraft.storage import DiskCall, FileStorage, NodeRecord, PeerRecord, SimulatedDisk, StorageConfig, WalStorage
 from trioraft.storage._node_file import NodeFile, parse_node_file, render_node_file
 
 PATH = "data/node.toml"
@@ -183,6 +183,38 @@ async def test_ST_16_the_lock_ends_with_its_process(tmp_path: Path) -> None:
     storage = WalStorage(StorageConfig(base_dir=str(tmp_path)))
     assert (await storage.open(1, "demo")).incarnation == 2
     await storage.aclose()
+
+
+@pytest.mark.parametrize("kind", [WalStorage, FileStorage])
+async def test_a_second_opening_is_refused_and_leaves_the_lock_to_the_first(tmp_path: Path, kind: type[WalStorage | FileStorage]) -> None:
+    config = StorageConfig(base_dir=str(tmp_path))
+    storage = kind(config)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(storage.open, 1, "demo")
+        while not (tmp_path / "lock").exists():
+            await trio.lowlevel.checkpoint()
+        with pytest.raises(InvariantError, match="opened once"):
+            await storage.open(1, "demo")
+    with pytest.raises(StorageError, match="held by process"):
+        await kind(config).open(1, "demo")
+    await storage.aclose()
+
+
+@pytest.mark.parametrize("kind", [WalStorage, FileStorage])
+async def test_an_opening_that_was_refused_may_be_tried_again(disk: SimulatedDisk, kind: type[WalStorage | FileStorage]) -> None:
+    config = StorageConfig(base_dir="data")
+    first = kind(config, disk.mount())
+    await first.open(1, "demo")
+    second = kind(config, disk.mount())
+    with pytest.raises(StorageError, match="another node uses"):
+        await second.open(1, "demo")
+    await first.aclose()
+    with pytest.raises(StorageError, match="belongs to cluster"):
+        await second.open(1, "other")
+    assert (await second.open(1, "demo")).incarnation == 2
+    await second.aclose()
+    with pytest.raises(InvariantError, match="opened once"):
+        await second.open(1, "demo")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -20,7 +20,7 @@ from trioraft.storage._log_file import LogEnd
 from trioraft.storage._recovery import recover
 from trioraft.storage._row import AtRest, Row
 from trioraft.storage._row_bytes import encode_row_content
-from trioraft.storage._segment import encode_at_rest, encode_carried, encode_group, encode_tombstone, encode_write
+from trioraft.storage._segment import encode_at_rest, encode_carried, encode_group, encode_row, encode_tombstone, encode_write
 from trioraft.storage._table import Body, Table
 from trioraft.wire import seal
 
@@ -153,6 +153,22 @@ def test_what_was_moved_counts_only_where_the_log_still_has_it() -> None:
     assert row.carry(7, 8, 2, 11, 0, 50)
     assert places(row) == [(5, 6, "3.log"), (7, 8, 11), (9, 14, "3.log")]
     assert row.find_gap() is None
+
+
+def test_what_a_log_takes_is_told_roughly() -> None:
+    """Of the log files as it is; of a file at rest as much as is left of its entries."""
+    row = row_of((10, 2))
+    taken = row.durable().log_bytes
+    assert taken == sum(place.length for place in row.places(1) if isinstance(place, Extent)) > 0
+    row.extend(30, 2)
+    row.add_extent(11, 30, 3, 0, 700)
+    assert row.durable().log_bytes == taken + 700
+    row.rest(11, 30, 2000, [(11, 2)])
+    assert row.durable().log_bytes == taken + 2000
+    row.compact(EntryId(2, 25), EntryId(2, 25), 25)
+    assert row.durable().log_bytes == 500
+    row.install(EntryId(3, 40), Configuration.bootstrap({4}))
+    assert row.durable().log_bytes == 0
 
 
 def test_a_gap_is_named() -> None:
@@ -306,6 +322,13 @@ def outline(table: Table) -> dict[int, object]:
     }
 
 
+def assert_kept_rows_are_true(table: Table) -> None:
+    """What is ready for the next checkpoint is what would be encoded now."""
+    for group_id, segment in table.encoded_rows._kept.items():
+        row = table.rows[group_id]
+        assert row.failure is not None or (row.key is not None and segment == encode_row(row.key, encode_row_content(row, {})))
+
+
 @pytest.mark.parametrize("seed", range(8))
 async def test_the_table_of_a_running_node_is_what_a_start_would_read(seed: int) -> None:
     """Random writes, truncations, votes, installs, cuts, moves, removals and roll-overs; compared after each."""
@@ -321,6 +344,7 @@ async def test_the_table_of_a_running_node_is_what_a_start_would_read(seed: int)
             twin.crash("none")
             replayed = (await recover(twin.mount(), LOG, disk.contents(FIRST)[64:80], least=LogEnd())).table
             assert outline(replayed) == outline(storage._table), done
+            assert_kept_rows_are_true(storage._table)
             assert replayed.files == storage._table.files
             assert {file: replayed.groups_in(file) for file in replayed.files} == {
                 file: storage._table.groups_in(file) for file in replayed.files

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import attrs
 
+from .._errors import CorruptLogError, StorageError
 from .._types import GroupId
 
 SECTOR = 512
@@ -88,6 +89,25 @@ def decode_file_header(data: bytes) -> FileHeader:
     if zlib.crc32(data[_FILE_CHECKED_FROM : _FILE_HEADER.size]) != checksum:
         raise BadBytesError("the file header does not match its checksum")
     return FileHeader(number, first_sequence, identity, previous, store_id, version)
+
+
+def own_file_header(data: bytes, path: str, store_id: bytes) -> FileHeader:
+    """The header of a file whose batches may be read.
+
+    Raises:
+        CorruptLogError: it is none, or of another store.
+        StorageError: ``format``: a later version wrote it.
+    """
+    try:
+        header = decode_file_header(data)
+    except BadBytesError as error:
+        raise CorruptLogError(path, 0, str(error)) from None
+    if header.version > FORMAT_VERSION:
+        text = f"written by a later version (format {header.version}, this one knows {FORMAT_VERSION}); nothing was touched"
+        raise StorageError("format", path, text)
+    if header.store_id != store_id:
+        raise CorruptLogError(path, 0, "the file is from another store's log")
+    return header
 
 
 # --- batches -----------------------------------------------------------------------------------------------------------------------
@@ -189,3 +209,38 @@ def body_matches(data: bytes, offset: int, header: BatchHeader) -> bool:
         return False
     with memoryview(data) as view:
         return zlib.crc32(view[start:end]) == header.body_checksum
+
+
+# --- torn, or damaged --------------------------------------------------------------------------------------------------------------
+
+
+def is_torn(data: bytes, offset: int, header: BatchHeader) -> bool:
+    """Whether the batch at `offset`, in the newest file, is one that was being written when the lights went out."""
+    end = offset + header.size
+    if end > len(data):
+        return True
+    # Anything behind it was written after its sync.
+    if any(data[end:]):
+        return False
+    return count_zero_sectors(data, offset, end) > header.zero_sectors
+
+
+def is_unwritten(data: bytes, offset: int) -> bool:
+    """Whether the sector at `offset`, where a batch must begin, never reached the disk.
+
+    A sector is written or not: one that is neither zeros nor cut off was written, and has rotted since.
+    """
+    sector = data[offset : offset + SECTOR]
+    return len(sector) < SECTOR or not any(sector)
+
+
+def next_batch(data: bytes, offset: int, identity: bytes, after: int) -> int | None:
+    """The first sector from `offset` on where a later batch of this file starts."""
+    place = data.find(BATCH_MAGIC, offset)
+    while place >= 0:
+        if place % SECTOR == 0:
+            header = decode_batch_header(data, place, identity)
+            if header is not None and header.sequence > after:
+                return place
+        place = data.find(BATCH_MAGIC, place + 1)
+    return None

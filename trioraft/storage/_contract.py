@@ -13,7 +13,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from .._errors import StorageError
+from .._errors import GroupExistsError, StorageError
 from .._types import EntryId, GroupId, GroupKey, Member, NodeId
 from ..core import Compaction, Configuration, Durable, Entry, HardState, InstallSnapshot, LoadEntries
 
@@ -64,6 +64,21 @@ class RecoveredGroup:
     """The group was removed here; its incarnation."""
     failure: StorageError | None = None
     """Damage: the group must not start. It neither votes nor acknowledges."""
+
+    def is_made(self, record: GroupRecord) -> bool:
+        """Whether this is just the group that `record` says, so that nothing is left to be made.
+
+        Raises:
+            GroupExistsError: what is here stands in the way.
+            StorageError: it is damaged: its `failure`.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if self.record is not None and self.record != record:
+            raise GroupExistsError(f"group {self.record.key} exists here, and not as asked for")
+        if self.tombstone is not None and record.key.incarnation <= self.tombstone.incarnation:
+            raise GroupExistsError(f"group {self.tombstone} was removed here; a new one needs a higher incarnation")
+        return self.record is not None
 
 
 class WriteListener(Protocol):

@@ -94,6 +94,10 @@ class Extents:
         """How many entries have a place here."""
         return sum(self._lasts) - sum(self._firsts) + len(self)
 
+    def bytes(self) -> int:
+        """What their records take, those that were cut off an extent among them."""
+        return sum(self._lengths)
+
     def _insert(self, place: int, extent: Extent) -> None:
         for column, value in zip((self._firsts, self._lasts, self._files, self._offsets, self._lengths), extent, strict=True):
             column.insert(place, value)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 import trio
 
-from .._errors import CorruptLogError, GroupExistsError, InvariantError, RaftError, StorageError
+from .._errors import CorruptLogError, InvariantError, RaftError, StorageError
 from .._types import GroupKey, Member, NodeId
 from ..core import Compaction, Entry, HardState, InstallSnapshot, LoadEntries
 from ._batch import BadBytesError
@@ -22,10 +22,10 @@ from ._disk import Disk
 from ._file_log import FileLog, encode_one_write, file_number
 from ._file_writers import FileWriters
 from ._folder import Folder
-from ._node_file import TEMPORARY_SUFFIX
 from ._row import Row
 from ._segment import encode_compacted
 from ._snapshot_files import SNAPSHOT_DIRECTORY, SnapshotFiles, snapshot_id
+from ._whole_file import TEMPORARY_SUFFIX
 
 
 @attrs.define(eq=False)
@@ -178,14 +178,7 @@ class FileGroup:
                 deed.end(refusal[0] if refusal else None)
 
     async def _make(self, disk: Disk, record: GroupRecord) -> None:
-        row = self.log.row
-        if row.failure is not None:
-            raise row.failure
-        if row.record is not None and row.record != record:
-            raise GroupExistsError(f"group {row.key} exists here, and not as asked for")
-        if row.tombstone is not None and record.key.incarnation <= row.tombstone.incarnation:
-            raise GroupExistsError(f"group {row.tombstone} was removed here; a new one needs a higher incarnation")
-        if row.record is None:
+        if not self.log.row.recovered().is_made(record):
             await self.remove_files(disk)
             await disk.make_directory(self.log.directory)
             log = self.log.emptied(Row.living(record))

@@ -25,7 +25,6 @@ from ._batch import NO_IDENTITY, SECTOR, BadBytesError, FileHeader, encode_batch
 from ._configurations import Configurations
 from ._disk import Disk, DiskFile, NoSpaceError
 from ._extents import Extent
-from ._node_file import replace_file
 from ._row import Row
 from ._segment import (
     ENTRIES_HEADER_SIZE,
@@ -39,6 +38,7 @@ from ._segment import (
     encode_write,
 )
 from ._vote_file import VOTE_NAME, VoteFile, encode_vote_file
+from ._whole_file import replace_file
 
 READ_BYTES_MAX: Final = 1 << 18
 

@@ -12,19 +12,20 @@ import posixpath
 import attrs
 import trio
 
-from .._errors import CorruptLogError, StorageError
+from .._errors import CorruptLogError
 from .._types import GroupId
 from ._batch import (
-    FORMAT_VERSION,
     SECTOR,
     BadBytesError,
     BatchHeader,
-    FileHeader,
     body_matches,
-    count_zero_sectors,
     decode_batch_header,
     decode_file_header,
     decode_group_ids,
+    is_torn,
+    is_unwritten,
+    next_batch,
+    own_file_header,
 )
 from ._disk import Disk
 from ._file_log import FileLog, file_number
@@ -129,7 +130,7 @@ class _Reader:
         log, path = self.log, self.log.path_of(number)
         # The newest may hold what was never synced, or what only the cache still has after a failed sync. Older ones were synced.
         data = await self.disk.read_file(path, settle=is_newest)
-        header = self._file_header(path, data)
+        header = own_file_header(data, path, log.store_id)
         if header.number != number:
             raise CorruptLogError(path, 0, f"the file was made as number {header.number}")
         if log.files and (header.previous, header.first_sequence) != (log.identity, log.sequence + 1):
@@ -143,18 +144,6 @@ class _Reader:
             if log.sequence % BATCHES_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
             self._read_batch(path, data, is_newest=is_newest, places_only=number < vote_file.first_file)
-
-    def _file_header(self, path: str, data: bytes) -> FileHeader:
-        try:
-            header = decode_file_header(data)
-        except BadBytesError as error:
-            raise CorruptLogError(path, 0, str(error)) from None
-        if header.version > FORMAT_VERSION:
-            text = f"written by a later version (format {header.version}, this one knows {FORMAT_VERSION}); nothing was touched"
-            raise StorageError("format", path, text)
-        if header.store_id != self.log.store_id:
-            raise CorruptLogError(path, 0, "the file is from another store's log")
-        return header
 
     def _read_batch(self, path: str, data: bytes, *, is_newest: bool, places_only: bool) -> None:
         log, offset = self.log, self.log.size
@@ -175,25 +164,12 @@ class _Reader:
 
     def _check_row(self) -> None:
         """In the end the group is whole, or a part of it was lost in a way that no checksum shows."""
-        row, path = self.log.row, self.log.path_of(self.log.files[0])
-        terms = row.terms
-        if terms.last.term > row.hard_state.term:
-            raise CorruptLogError(path, 0, f"the log ends with {terms.last}, and the term is {row.hard_state.term}: a vote was lost")
-        if row.snapshot.index < terms.start.index:
-            raise CorruptLogError(path, 0, f"the log begins behind {terms.start}, and the snapshot reaches up to {row.snapshot}")
-        if (gap := row.find_gap()) is not None:
-            raise CorruptLogError(path, 0, f"entries {gap[0]} to {gap[1]} of group {self.group_id} are in no file")
+        if (text := self.log.row.find_loss()) is not None:
+            raise CorruptLogError(self.log.path_of(self.log.files[0]), 0, text)
 
 
 def _is_torn(data: bytes, offset: int, header: BatchHeader | None, identity: bytes) -> bool:
     """Whether what is at `offset`, in the newest file, is a batch that was being written when the lights went out."""
     if header is None:
-        # A sector is written or not: one that is neither zeros nor cut off was written, and has rotted since.
-        sector = data[offset : offset + SECTOR]
-        behind = range(offset + SECTOR, len(data), SECTOR)
-        return (len(sector) < SECTOR or not any(sector)) and not any(decode_batch_header(data, place, identity) for place in behind)
-    end = offset + header.size
-    if end > len(data):
-        return True
-    # Anything behind it was written after its sync.
-    return not any(data[end:]) and count_zero_sectors(data, offset, end) > header.zero_sectors
+        return is_unwritten(data, offset) and next_batch(data, offset + SECTOR, identity, 0) is None
+    return is_torn(data, offset, header)

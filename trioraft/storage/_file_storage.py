@@ -16,7 +16,6 @@ that is gone is a group that never was, with its vote; so nothing in here is to 
 from __future__ import annotations
 
 import posixpath
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -33,13 +32,12 @@ from ._file_group import FileGroup
 from ._file_log import FileLog
 from ._file_log_start import read_file_log
 from ._file_writers import FileWriters
-from ._lock import unusable
+from ._group_directory import group_directory_name, group_of_directory
 from ._log_name import LOG_DIRECTORY as SHARED_LOG_DIRECTORY
-from ._node_file import NODE_FILE_NAME, remove_leftovers
+from ._node_file import NODE_FILE_NAME, NodeFile
 from ._node_home import NodeHome
 from ._row import Row
-
-_GROUP_NAME = re.compile(r"group-(0|[1-9][0-9]{0,19})\Z")
+from ._whole_file import remove_leftovers
 
 
 class FileStorage(MultiRaftStorage):
@@ -66,37 +64,29 @@ class FileStorage(MultiRaftStorage):
     # -- open and close -----------------------------------------------------------------------------------------------------------
 
     async def open(self, node_id: NodeId, cluster_id: str) -> NodeRecord:
-        if self._store_id:
-            raise InvariantError("a storage is opened once")
-        try:
+        with self._home.opening():
             return await self._open(node_id, cluster_id)
-        except OSError as error:
-            self._home.leave()
-            raise unusable(error.filename or self.config.base_dir, error) from error
-        except BaseException:
-            self._home.leave()
-            raise
 
     async def _open(self, node_id: NodeId, cluster_id: str) -> NodeRecord:
         # First everything that only reads: what is foreign, damaged or from the future stays as it is.
         base_dir = self.config.base_dir
-        record = await self._home.take(node_id, cluster_id)
+        node_file = await self._home.take(node_id, cluster_id)
         names = await self._disk.list_directory(base_dir)
-        group_ids = [int(match[1]) for name in names if (match := _GROUP_NAME.match(name)) is not None]
+        group_ids = [group_id for name in names if (group_id := group_of_directory(name)) is not None]
         if SHARED_LOG_DIRECTORY in names:
             raise StorageError("foreign", posixpath.join(base_dir, SHARED_LOG_DIRECTORY), "a shared log: WalStorage keeps its data here")
-        if record is None and group_ids:
+        if node_file is None and group_ids:
             text = f"groups without their {NODE_FILE_NAME}: put it back, or remove the whole directory and add this node's replicas anew"
             raise StorageError("foreign", base_dir, text)
-        record = record or NodeRecord(node_id, cluster_id, self._random_bytes(IDENTITY_BYTES).hex(), 0)
-        store_id = bytes.fromhex(record.store_id)
+        node_file = node_file or NodeFile(NodeRecord(node_id, cluster_id, self._random_bytes(IDENTITY_BYTES).hex(), 0))
+        store_id = bytes.fromhex(node_file.record.store_id)
         found = {group_id: self._group(group_id, store_id) for group_id in group_ids}
         cuts = {group_id: await read_file_log(self._disk, group.log, group_id) for group_id, group in found.items()}
         # From here on things change, in an order that a crash may end anywhere.
         await remove_leftovers(self._disk, base_dir)
         for group_id, group in found.items():
             await self._prepare(group, cuts[group_id])
-        record = await self._home.count_start(record)
+        record = await self._home.count_start(node_file)
         self._store_id, self._groups = store_id, found
         for group in found.values():
             self._writers.add(group)
@@ -104,7 +94,7 @@ class FileStorage(MultiRaftStorage):
         return record
 
     def _group(self, group_id: GroupId, store_id: bytes) -> FileGroup:
-        path = posixpath.join(self.config.base_dir, f"group-{group_id}")
+        path = posixpath.join(self.config.base_dir, group_directory_name(group_id))
         log = FileLog(
             posixpath.join(path, "logs"),
             store_id,

@@ -18,7 +18,7 @@ import trio
 
 from .._errors import StorageError
 from ._disk import Disk, DiskFile, NoSpaceError
-from ._node_file import TEMPORARY_SUFFIX, remove_leftovers
+from ._whole_file import TEMPORARY_SUFFIX, remove_leftovers
 
 # How long a cancelled task waits for the disk to remove what is of no use any more.
 CLEAN_UP_SECONDS = 5.0

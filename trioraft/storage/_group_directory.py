@@ -29,8 +29,8 @@ from .._types import GroupId, GroupKey
 from ._at_rest import LOGS_DIRECTORY, AtRestFiles, at_rest_first
 from ._disk import Disk
 from ._folder import Folder, translated
-from ._node_file import TEMPORARY_SUFFIX
 from ._snapshot_files import SNAPSHOT_DIRECTORY, SnapshotFiles, snapshot_id
+from ._whole_file import TEMPORARY_SUFFIX
 
 MACHINE_DIRECTORY = "state_machine"
 APPLIED_NAME = "applied.dat"

@@ -10,9 +10,9 @@ import attrs
 from .._errors import StorageError
 from .._types import GroupId
 from ._inspection_report import DirectoryReport, Finding
-from ._node_file import TEMPORARY_SUFFIX
 from ._read_only_disk import ReadOnlyDisk
 from ._row import Row
+from ._whole_file import TEMPORARY_SUFFIX
 
 
 @attrs.define(eq=False)

@@ -20,7 +20,7 @@ from .._types import GroupId
 from ._batch import NO_IDENTITY, SECTOR, FileHeader, encode_batch, encode_file_header
 from ._disk import Disk, DiskFile, NoSpaceError
 from ._log_name import log_name
-from ._node_file import replace_file
+from ._whole_file import replace_file
 
 FIRST_FILE = 1
 """The file without a checkpoint: there is nothing before it."""
@@ -78,8 +78,12 @@ class LogFile:
     @property
     def is_full(self) -> bool:
         """Whether the next batch is for a new file. What only repeats older files never fills one, or there would be no end of it."""
-        end = self.end
-        return not end.usable or (end.checkpoint_size > 0 and end.size >= max(self.file_size_max, 2 * end.checkpoint_size))
+        return not self.end.usable or (self.has_checkpoint and self.fullness >= 1.0)
+
+    @property
+    def fullness(self) -> float:
+        """How much of the newest file is taken, of what it may take before there is a new one; the last batch goes beyond 1.0."""
+        return self.end.size / max(self.file_size_max, 2 * self.end.checkpoint_size)
 
     @property
     def has_checkpoint(self) -> bool:

@@ -76,11 +76,12 @@ class LogState:
         self.snapshot = max(self.snapshot, snapshot, key=lambda at: at.index)
         self.commit = max(self.commit, commit)
 
-    def durable(self, first: Configuration) -> Durable:
+    def durable(self, first: Configuration, log_bytes: int) -> Durable:
         """What a replica is told at its start.
 
         Args:
             first: the configuration that the group began with.
+            log_bytes: what the entries take.
         """
         configurations = self.configurations
         if configurations and configurations[0][0] > self.terms.start.index:
@@ -88,6 +89,7 @@ class LogState:
         return Durable(
             hard_state=self.hard_state,
             terms=self.terms.copy(),
+            log_bytes=log_bytes,
             snapshot=self.snapshot,
             commit=self.commit,
             configurations=tuple(configurations),

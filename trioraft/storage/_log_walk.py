@@ -22,8 +22,8 @@ from ._batch import (
     decode_batch_header,
     decode_file_header,
     decode_group_ids,
+    next_batch,
 )
-from ._recovery import next_batch
 from ._segment import ENTRIES_HEADER_SIZE, SegmentKind, decode_segment_header
 
 _FIELDS_END = 80

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import attrs
 import trio
 
-from .._errors import GroupExistsError, GroupNotFoundError, InvariantError, StorageError
+from .._errors import GroupNotFoundError, InvariantError, StorageError
 from .._types import GroupId, GroupKey, NodeId
 from ..core import Compaction, Entry, HardState, InstallSnapshot, LoadEntries
 from ._config import MIB
@@ -183,11 +183,7 @@ class MemoryStorage(MultiRaftStorage):
 
     async def create_group(self, record: GroupRecord) -> None:
         found = self._recovered.get(record.key.group_id)
-        if found is not None and found.record is not None and found.record != record:
-            raise GroupExistsError(f"group {found.record.key} exists here, and not as asked for")
-        if found is not None and found.tombstone is not None and found.tombstone.incarnation >= record.key.incarnation:
-            raise GroupExistsError(f"group {found.tombstone} was removed here; a new one needs a higher incarnation")
-        if found is None or found.record is None:
+        if found is None or not found.is_made(record):
             await self._settle(record.key, RecoveredGroup(record.key.group_id, record))
         await trio.lowlevel.checkpoint()
 

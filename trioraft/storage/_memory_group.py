@@ -55,4 +55,5 @@ class MemoryGroup:
     def recovered(self, group_id: GroupId) -> RecoveredGroup:
         if self.record is None:
             return RecoveredGroup(group_id, tombstone=self.tombstone)
-        return RecoveredGroup(group_id, self.record, self.state.durable(self.record.configuration))
+        size = sum(len(entry.payload) for entry in self.entries)
+        return RecoveredGroup(group_id, self.record, self.state.durable(self.record.configuration, size))

@@ -1,7 +1,7 @@
 """`node.toml`: who this node is, and what it remembers of others.
 
-Small, read by people, written whole: under a temporary name, synced, renamed, directory synced. So it is the old one or the new one
-after any crash. The last line is a checksum of the lines above, because a rotten store id or incarnation would be believed otherwise.
+Small, read by people, written whole. The last line is a checksum of the lines above, because a rotten store id or incarnation would be
+believed otherwise.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .._errors import CorruptLogError, StorageError
 from .._types import NodeId
 from ._contract import NodeRecord, PeerRecord
 from ._disk import Disk
+from ._whole_file import replace_file
 
 NODE_FILE_NAME = "node.toml"
-TEMPORARY_SUFFIX = ".tmp"
 
 NODE_FORMAT = 1
 """Version of the whole directory: this file, and what may lie beside it."""
@@ -59,25 +59,6 @@ async def read_node_file(disk: Disk, base_dir: str) -> NodeFile | None:
 async def write_node_file(disk: Disk, base_dir: str, node_file: NodeFile) -> None:
     """Replace the file; on return it is durable."""
     await replace_file(disk, base_dir, NODE_FILE_NAME, render_node_file(node_file))
-
-
-async def replace_file(disk: Disk, directory: str, name: str, data: bytes) -> None:
-    """Give a file new contents, all or nothing; durable on return. What is left of a try is overwritten by the next."""
-    path = posixpath.join(directory, name)
-    file = await disk.open(path + TEMPORARY_SUFFIX, create=True)
-    try:
-        await disk.append(file, 0, data, sync=True)
-    finally:
-        disk.close(file)
-    await disk.rename(path + TEMPORARY_SUFFIX, path)
-    await disk.sync_directory(directory)
-
-
-async def remove_leftovers(disk: Disk, directory: str) -> None:
-    """Remove what a crash left under a temporary name: it never counted."""
-    for name in await disk.list_directory(directory):
-        if name.endswith(TEMPORARY_SUFFIX):
-            await disk.remove(posixpath.join(directory, name))
 
 
 def render_node_file(node_file: NodeFile) -> bytes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
 import attrs
@@ -13,7 +14,7 @@ from .._errors import ConfigError, InvariantError, StorageError
 from .._types import NodeId
 from ._contract import NodeRecord, PeerRecord
 from ._disk import Disk, DiskFile, NoSpaceError
-from ._lock import lock_directory
+from ._lock import lock_directory, unusable
 from ._node_file import NODE_FILE_NAME, NodeFile, read_node_file, write_node_file
 
 
@@ -23,6 +24,7 @@ class NodeHome:
 
     disk: Disk
     base_dir: str
+    _is_in_use: bool = False
     _lock: DiskFile | None = None
     _node_file: NodeFile | None = None
     _turn: trio.Lock = attrs.Factory(trio.Lock)
@@ -31,34 +33,50 @@ class NodeHome:
     def path(self) -> str:
         return posixpath.join(self.base_dir, NODE_FILE_NAME)
 
-    async def take(self, node_id: NodeId, cluster_id: str) -> NodeRecord | None:
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Open a storage within this, once. If that fails, the lock is released, and it may be tried again.
+
+        Raises:
+            StorageError: ``full``, ``unwritable``: where the disk says `OSError`.
+        """
+        if self._is_in_use:
+            raise InvariantError("a storage is opened once")
+        self._is_in_use = True
+        try:
+            yield
+        except BaseException as error:
+            self._is_in_use = False
+            self.leave()
+            if isinstance(error, OSError):
+                raise unusable(error.filename or self.base_dir, error) from error
+            raise
+
+    async def take(self, node_id: NodeId, cluster_id: str) -> NodeFile | None:
         """Lock the directory and read who it belongs to; None: nobody yet. Changes nothing, but for the lock.
 
         Raises:
             StorageError: ``locked``, ``unwritable``, ``foreign``, ``format``.
             CorruptLogError: of ``node.toml``.
         """
-        if self._lock is not None:
-            raise InvariantError("a storage is opened once")
         if not cluster_id.isprintable():
             raise ConfigError(f"cluster_id must be printable text, not {cluster_id!r}")
         self._lock = await lock_directory(self.disk, self.base_dir)
-        self._node_file = await read_node_file(self.disk, self.base_dir)
-        if self._node_file is None:
+        node_file = await read_node_file(self.disk, self.base_dir)
+        if node_file is None:
             return None
-        record = self._node_file.record
+        record = node_file.record
         if record.cluster_id != cluster_id:
-            raise StorageError(
-                "foreign", self.path, f"the directory belongs to cluster {record.cluster_id!r}, this is cluster {cluster_id!r}"
-            )
+            text = f"the directory belongs to cluster {record.cluster_id!r}, this is cluster {cluster_id!r}"
+            raise StorageError("foreign", self.path, text)
         if record.node_id != node_id:
             raise StorageError("foreign", self.path, f"the directory belongs to node {record.node_id}, this is node {node_id}")
-        return record
+        return node_file
 
-    async def count_start(self, record: NodeRecord) -> NodeRecord:
-        """Write down that the node starts once more."""
-        record = attrs.evolve(record, incarnation=record.incarnation + 1)
-        node_file = NodeFile(record) if self._node_file is None else attrs.evolve(self._node_file, record=record)
+    async def count_start(self, node_file: NodeFile) -> NodeRecord:
+        """Write down that the node starts once more, and what else `node_file` says."""
+        record = attrs.evolve(node_file.record, incarnation=node_file.record.incarnation + 1)
+        node_file = attrs.evolve(node_file, record=record)
         await write_node_file(self.disk, self.base_dir, node_file)
         self._node_file = node_file
         return record

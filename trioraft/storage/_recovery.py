@@ -24,24 +24,23 @@ import posixpath
 import attrs
 import trio
 
-from .._errors import CorruptLogError, StorageError
+from .._errors import CorruptLogError
 from ._batch import (
-    BATCH_MAGIC,
-    FORMAT_VERSION,
     SECTOR,
     BadBytesError,
     BatchHeader,
     FileHeader,
     body_matches,
-    count_zero_sectors,
     decode_batch_header,
-    decode_file_header,
     decode_group_ids,
+    is_torn,
+    is_unwritten,
+    next_batch,
+    own_file_header,
 )
 from ._disk import Disk
 from ._log_file import FIRST_FILE, LogEnd
 from ._log_name import log_name, log_number
-from ._row import Row
 from ._table import Body, Table
 
 # A checkpoint of the event loop for each so many batches: a long start can be cancelled.
@@ -147,15 +146,9 @@ class _Reader:
     def _file_header(self, number: int, path: str, data: bytes) -> FileHeader | None:
         """The header of a file whose batches may be read."""
         try:
-            header = decode_file_header(data)
-        except BadBytesError as error:
-            self._damage_all(path, 0, str(error))
-            return None
-        if header.version > FORMAT_VERSION:
-            text = f"written by a later version (format {header.version}, this one knows {FORMAT_VERSION}); nothing was touched"
-            raise StorageError("format", path, text)
-        if header.store_id != self.store_id:
-            self._damage_all(path, 0, "the file is from another store's log")
+            header = own_file_header(data, path, self.store_id)
+        except CorruptLogError as error:
+            self.table.damage_all(error)
             return None
         if header.number != number:
             self._damage_all(path, 0, f"the file was made as number {header.number}")
@@ -192,9 +185,7 @@ class _Reader:
     def _skip_unreadable(self, path: str, data: bytes, offset: int, identity: bytes, is_newest: bool) -> int | None:
         """No batch header where one must be. Returns where the next batch starts, None if there is none."""
         following = next_batch(data, offset + SECTOR, identity, self.end.sequence)
-        # A sector is written or not: one that is neither zeros nor cut off was written, and has rotted since.
-        sector = data[offset : offset + SECTOR]
-        if following is None and is_newest and (len(sector) < SECTOR or not any(sector)):
+        if following is None and is_newest and is_unwritten(data, offset):
             self.cut = offset
             return None
         self._damage_all(path, offset, "the header of a batch is unreadable")
@@ -253,42 +244,5 @@ class _Reader:
         for row in table.rows.values():
             if row.failure is None and not row.healed and table.damage is not None:
                 table.fail(row, table.damage)
-            elif row.is_living and (text := _what_is_lost(row)) is not None:
+            elif row.is_living and (text := row.find_loss()) is not None:
                 table.fail(row, CorruptLogError(table.path_of(table.files[0]), 0, text))
-
-
-def _what_is_lost(row: Row) -> str | None:
-    terms, group_id = row.terms, row.group_id
-    if terms.last.term > row.hard_state.term:
-        return f"the log of group {group_id} ends with {terms.last}, and its term is {row.hard_state.term}: a vote was lost"
-    if row.snapshot.index < terms.start.index:
-        return f"the log of group {group_id} begins behind {terms.start}, and its snapshot reaches up to {row.snapshot}"
-    if (gap := row.find_gap()) is not None:
-        return f"entries {gap[0]} to {gap[1]} of group {group_id} are in no file"
-    return None
-
-
-# --- torn, or damaged ------------------------------------------------------------------------------------------------------------------
-
-
-def is_torn(data: bytes, offset: int, header: BatchHeader) -> bool:
-    """Whether the batch at `offset`, in the newest file, is one that was being written when the lights went out."""
-    end = offset + header.size
-    if end > len(data):
-        return True
-    # Anything behind it was written after its sync.
-    if any(data[end:]):
-        return False
-    return count_zero_sectors(data, offset, end) > header.zero_sectors
-
-
-def next_batch(data: bytes, offset: int, identity: bytes, after: int) -> int | None:
-    """The first sector from `offset` on where a later batch of this file starts."""
-    place = data.find(BATCH_MAGIC, offset)
-    while place >= 0:
-        if place % SECTOR == 0:
-            header = decode_batch_header(data, place, identity)
-            if header is not None and header.sequence > after:
-                return place
-        place = data.find(BATCH_MAGIC, place + 1)
-    return None

@@ -94,6 +94,7 @@ class Row:
             hard_state=self.hard_state,
             entries=(),
             terms=self.terms.copy(),
+            log_bytes=self._bytes(),
             snapshot=self.snapshot,
             commit=self.commit,
             configurations=self.configurations,
@@ -239,6 +240,17 @@ class Row:
             place += 1
         yield from resting
 
+    def find_loss(self) -> str | None:
+        """What is missing of a group of which all was read, as text; None: it is whole."""
+        terms = self.terms
+        if terms.last.term > self.hard_state.term:
+            return f"the log of group {self.group_id} ends with {terms.last}, and its term is {self.hard_state.term}: a vote was lost"
+        if self.snapshot.index < terms.start.index:
+            return f"the log of group {self.group_id} begins behind {terms.start}, and its snapshot reaches up to {self.snapshot}"
+        if (gap := self.find_gap()) is not None:
+            return f"entries {gap[0]} to {gap[1]} of group {self.group_id} are in no file"
+        return None
+
     def find_gap(self) -> tuple[Index, Index] | None:
         """The first entries, first and last of them, that have no place. None: each has one."""
         start, last = self.terms.start.index, self.terms.last_index
@@ -254,6 +266,11 @@ class Row:
                 return following, place.first - 1
             following = place.last + 1
         return following, last
+
+    def _bytes(self) -> int:
+        """What the entries take, roughly: of a file at rest that was cut, a part as large as the part of its entries."""
+        rest = sum(each.size * (each.last - each.first + 1) // (each.last - each.origin + 1) for each in self.at_rest)
+        return rest + (0 if self._extents is None else self._extents.bytes())
 
     # -- parts of effects -----------------------------------------------------------------------------------------------------------
 

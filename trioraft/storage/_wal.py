@@ -5,30 +5,31 @@ from __future__ import annotations
 import posixpath
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 
 import attrs
 import trio
 
-from .._errors import ConfigError, GroupExistsError, GroupNotFoundError, InvariantError, StorageError
+from .._errors import GroupNotFoundError, InvariantError, StorageError
 from .._types import GroupId, GroupKey, Member, NodeId
 from ._batch import IDENTITY_BYTES
 from ._bounded_disk import BoundedDisk
 from ._cleaner import Cleaner
-from ._committer import Committer, Mark
+from ._committer import Committer
 from ._config import StorageConfig
 from ._contract import GroupRecord, LogStorage, MultiRaftStorage, NodeRecord, PeerRecord, RecoveredGroup
-from ._disk import Disk, DiskFile, NoSpaceError, RealDisk
+from ._disk import Disk, RealDisk
 from ._group_directory import GroupDirectories
 from ._group_log import GroupLog
-from ._lock import lock_directory, unusable
+from ._group_marks import GroupMarks
 from ._log_file import LogEnd, LogFile
 from ._log_name import LOG_DIRECTORY, log_name
 from ._log_reader import LogReader
-from ._node_file import NODE_FILE_NAME, NodeFile, read_node_file, remove_leftovers, write_node_file
+from ._node_file import NODE_FILE_NAME, NodeFile, write_node_file
+from ._node_home import NodeHome
 from ._recovery import Recovery, recover
 from ._segment import encode_group, encode_tombstone
 from ._table import Table
+from ._whole_file import remove_leftovers
 
 
 class WalStorage(MultiRaftStorage):
@@ -46,9 +47,7 @@ class WalStorage(MultiRaftStorage):
         self._disk: Disk = RealDisk() if disk is None else disk
         self._random_bytes = random_bytes
         self._log_directory = posixpath.join(self.config.base_dir, LOG_DIRECTORY)
-        self._lock: DiskFile | None = None
-        self._node_file: NodeFile | None = None
-        self._node_file_turn = trio.Lock()
+        self._home = NodeHome(self._disk, self.config.base_dir)
         self._log: LogFile | None = None
         self._committer: Committer | None = None
         self._cleaner: Cleaner | None = None
@@ -57,33 +56,24 @@ class WalStorage(MultiRaftStorage):
         self._reader = LogReader(self._disk, self._table)
         self._directories: GroupDirectories | None = None
         self._logs: dict[GroupId, GroupLog] = {}
-        self._marks: dict[GroupId, tuple[GroupRecord | GroupKey, Mark]] = {}
+        self._marks = GroupMarks(lambda group_id: self._group_directories().leave(group_id))
         self._sequence = 0
 
     # -- open and close -----------------------------------------------------------------------------------------------------------
 
     async def open(self, node_id: NodeId, cluster_id: str) -> NodeRecord:
-        if self._lock is not None or self._committer is not None:
-            raise InvariantError("a storage is opened once")
-        if not cluster_id.isprintable():
-            raise ConfigError(f"cluster_id must be printable text, not {cluster_id!r}")
-        self._lock = await lock_directory(self._disk, self.config.base_dir)
-        try:
+        with self._home.opening():
             return await self._open(node_id, cluster_id)
-        except OSError as error:
-            self._release()
-            raise unusable(error.filename or self.config.base_dir, error) from error
-        except BaseException:
-            self._release()
-            raise
 
     async def _open(self, node_id: NodeId, cluster_id: str) -> NodeRecord:
         # First everything that only reads: what is foreign, damaged or from the future stays as it is.
         base_dir = self.config.base_dir
-        found = await read_node_file(self._disk, base_dir)
-        if found is not None:
-            self._check_owner(found, node_id, cluster_id)
-        elif LOG_DIRECTORY in await self._disk.list_directory(base_dir):
+        found = await self._home.take(node_id, cluster_id)
+        if found is not None and found.record.incarnation > 0 and found.log_file == 0:
+            # A shared log is there from the first start on. Opened as empty, it would forget the votes of all groups.
+            text = "the directory has been in use without a shared log: open it with FileStorage"
+            raise StorageError("foreign", self._home.path, text)
+        if found is None and LOG_DIRECTORY in await self._disk.list_directory(base_dir):
             text = f"a log without its {NODE_FILE_NAME}: put it back, or remove the whole directory and add this node's replicas anew"
             raise StorageError("foreign", posixpath.join(base_dir, LOG_DIRECTORY), text)
         node_file = found or NodeFile(NodeRecord(node_id, cluster_id, self._random_bytes(IDENTITY_BYTES).hex(), 0))
@@ -96,22 +86,8 @@ class WalStorage(MultiRaftStorage):
             await write_node_file(self._disk, base_dir, node_file)
         await self._prepare_log(recovery, node_file)
         await self._prepare_cleaner(node_file)
-        record = attrs.evolve(node_file.record, incarnation=node_file.record.incarnation + 1)
         end = self._log_file().end
-        self._node_file = attrs.evolve(node_file, record=record, log_file=end.number, log_batch=end.sequence)
-        await write_node_file(self._disk, base_dir, self._node_file)
-        return record
-
-    def _check_owner(self, node_file: NodeFile, node_id: NodeId, cluster_id: str) -> None:
-        record, path = node_file.record, posixpath.join(self.config.base_dir, NODE_FILE_NAME)
-        if record.incarnation > 0 and node_file.log_file == 0:
-            # A shared log is there from the first start on. Opened as empty, it would forget the votes of all groups.
-            raise StorageError("foreign", path, "the directory has been in use without a shared log: open it with FileStorage")
-        if record.cluster_id != cluster_id:
-            text = f"the directory belongs to cluster {record.cluster_id!r}, this is cluster {cluster_id!r}"
-            raise StorageError("foreign", path, text)
-        if record.node_id != node_id:
-            raise StorageError("foreign", path, f"the directory belongs to node {record.node_id}, this is node {node_id}")
+        return await self._home.count_start(attrs.evolve(node_file, log_file=end.number, log_batch=end.sequence))
 
     async def _prepare_log(self, recovery: Recovery, node_file: NodeFile) -> None:
         self._table = recovery.table
@@ -163,7 +139,7 @@ class WalStorage(MultiRaftStorage):
         self._reader.close()
         await self._close_log()
         if not self._is_hung():
-            self._release()
+            self._home.leave()
         # else: a thread may still be writing. Its file and the lock stay until the process ends.
         await trio.lowlevel.checkpoint()
 
@@ -186,49 +162,36 @@ class WalStorage(MultiRaftStorage):
     def _is_hung(self) -> bool:
         return self._committer is not None and self._committer.hung
 
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._disk.close(self._lock)
-            self._lock = None
-
     # -- groups -------------------------------------------------------------------------------------------------------------------
 
     @property
     def recovered(self) -> Mapping[GroupId, RecoveredGroup]:
-        return _Recovered(self._table, self._removal)
+        return _Recovered(self._table, self._marks)
 
     async def create_group(self, record: GroupRecord) -> None:
         group_id = record.key.group_id
         directories = self._group_directories()
         is_empty = False
         while not is_empty or group_id in directories.leftovers:
-            await self._wait_for_other_marks(group_id, record)
+            await self._marks.wait_for_others(record)
             if self._is_made(record):
                 return
             # What an earlier replica left must not be taken for this one's.
             await directories.remove(group_id)
             is_empty = True
-        await self._wait_for_other_marks(group_id, record)
+        await self._marks.wait_for_others(record)
         if not self._is_made(record):
-            await self._write_mark(record, encode_group(record))
+            await self._marks.write(self._opened(), record, encode_group(record))
 
     def _is_made(self, record: GroupRecord) -> bool:
         """Whether a group exists already, just so; raises if anything is in the way."""
         if not self._table.may_make(record.key.group_id) and self._table.damage is not None:
             raise self._table.damage
         row = self._table.rows.get(record.key.group_id)
-        if row is None:
-            return False
-        if row.failure is not None:
-            raise row.failure
-        if row.record is not None and row.record != record:
-            raise GroupExistsError(f"group {row.key} exists here, and not as asked for")
-        if row.tombstone is not None and record.key.incarnation <= row.tombstone.incarnation:
-            raise GroupExistsError(f"group {row.tombstone} was removed here; a new one needs a higher incarnation")
-        return row.record is not None
+        return row is not None and row.recovered().is_made(record)
 
     async def remove_group(self, key: GroupKey) -> None:
-        await self._wait_for_other_marks(key.group_id, key)
+        await self._marks.wait_for_others(key)
         row = self._table.rows.get(key.group_id)
         if row is not None and row.failure is None and row.tombstone is not None and row.tombstone.incarnation >= key.incarnation:
             return
@@ -238,47 +201,16 @@ class WalStorage(MultiRaftStorage):
         if log is not None:
             log.is_closed = True
         self._opened().detach(key.group_id)
-        me = row.me if row is not None and row.me is not None else Member(self._node().record.node_id)
-        await self._write_mark(key, encode_tombstone(key, me))
+        me = row.me if row is not None and row.me is not None else Member(self._home.node_id)
+        await self._marks.write(self._opened(), key, encode_tombstone(key, me))
         try:
             await self._group_directories().remove(key.group_id)
         except StorageError:
             pass  # it is tried again later; the group is gone all the same
 
-    async def _wait_for_other_marks(self, group_id: GroupId, subject: GroupRecord | GroupKey) -> None:
-        """What was begun for a caller that left is finished first: a replica is never made between a removal and its tombstone."""
-        await trio.lowlevel.checkpoint()
-        while (under_way := self._marks.get(group_id)) is not None and under_way[0] != subject:
-            await under_way[1].wait()
-
-    async def _write_mark(self, subject: GroupRecord | GroupKey, data: bytes) -> None:
-        """Write a mark and wait for it; one that is on its way already, for a caller that left, is waited for."""
-        group_id = subject.group_id if isinstance(subject, GroupKey) else subject.key.group_id
-        under_way = self._marks.get(group_id)
-        if under_way is not None and under_way[0] == subject:
-            mark = under_way[1]
-        else:
-            mark = Mark(lambda: self._settle_mark(group_id, subject, mark))
-            self._marks[group_id] = (subject, mark)
-            self._opened().submit(group_id, data, mark=mark)
-        await mark.wait()
-
-    def _removal(self, group_id: GroupId) -> GroupKey | None:
-        """The tombstone that is on its way. For everybody the group is gone already: what came behind it would be lost."""
-        subject = self._marks[group_id][0] if group_id in self._marks else None
-        return subject if isinstance(subject, GroupKey) else None
-
-    def _settle_mark(self, group_id: GroupId, subject: GroupRecord | GroupKey, mark: Mark) -> None:
-        if isinstance(subject, GroupKey):
-            self._group_directories().leave(group_id)
-            if self._cleaner is not None:
-                self._cleaner.wake()
-        if self._marks.get(group_id, (None, None))[1] is mark:
-            del self._marks[group_id]
-
     def get_log_storage(self, group_id: GroupId) -> LogStorage:
         row = self._table.rows.get(group_id)
-        is_going = self._removal(group_id) is not None
+        is_going = self._marks.removal(group_id) is not None
         if row is not None and row.failure is not None and not is_going:
             raise row.failure
         if row is None or row.record is None or is_going:
@@ -298,23 +230,10 @@ class WalStorage(MultiRaftStorage):
 
     @property
     def peers(self) -> Mapping[NodeId, PeerRecord]:
-        return MappingProxyType(dict(self._node().peers))
+        return self._home.peers
 
     async def remember_peer(self, record: PeerRecord) -> None:
-        await trio.lowlevel.checkpoint()
-        async with self._node_file_turn:
-            node_file = self._node()
-            if node_file.peers.get(record.node_id) == record:
-                return
-            node_file = attrs.evolve(node_file, peers={**node_file.peers, record.node_id: record})
-            try:
-                await write_node_file(self._disk, self.config.base_dir, node_file)
-            except OSError as error:
-                # The old file is still whole, and the next try writes a new one: so unlike the log, this can be tried again.
-                kind = "full" if isinstance(error, NoSpaceError) else "io"
-                path = posixpath.join(self.config.base_dir, NODE_FILE_NAME)
-                raise StorageError(kind, path, f"could not be written: {error.strerror or error}") from error
-            self._node_file = node_file
+        await self._home.remember_peer(record)
 
     # -- writes -------------------------------------------------------------------------------------------------------------------
 
@@ -355,20 +274,15 @@ class WalStorage(MultiRaftStorage):
             raise InvariantError("the storage is not open")
         return self._directories
 
-    def _node(self) -> NodeFile:
-        if self._node_file is None:
-            raise InvariantError("the storage is not open")
-        return self._node_file
-
 
 class _Recovered(Mapping[GroupId, RecoveredGroup]):
     """The table, as the floors above see it: each group is put together when somebody asks."""
 
-    def __init__(self, table: Table, removal: Callable[[GroupId], GroupKey | None]) -> None:
-        self._rows, self._removal = table.rows, removal
+    def __init__(self, table: Table, marks: GroupMarks) -> None:
+        self._rows, self._marks = table.rows, marks
 
     def __getitem__(self, group_id: GroupId) -> RecoveredGroup:
-        row, tombstone = self._rows[group_id], self._removal(group_id)
+        row, tombstone = self._rows[group_id], self._marks.removal(group_id)
         return row.recovered() if tombstone is None else RecoveredGroup(group_id, tombstone=tombstone)
 
     def __contains__(self, group_id: object) -> bool:
