@@ -4,7 +4,7 @@
     python examples/bench.py --scenario years --proposals 5000000
 
 ``throughput``
-    proposals a second and their latency, beside what the machine allows (bench_throughput.py)
+    proposals a second and their latency, beside what the machine allows (bench_throughput.py), then reads (bench_reads.py)
 ``years``
     a node that has taken millions of proposals: its directory, its restart, a fresh node that catches up (bench_years.py)
 ``groups``
@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import bench_reads
 import bench_throughput
 from bench_groups import run_groups
 from bench_snapshot import run_snapshot
@@ -103,7 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(result))
     else:
         console = Console(highlight=False)
-        console.print(bench_throughput.draw(result["scenarios"]) if given.scenario == "throughput" else draw(result))
+        if given.scenario == "throughput":
+            console.print(bench_throughput.draw(result["scenarios"]), bench_reads.draw(result["reads"]))
+        else:
+            console.print(draw(result))
         for text, is_reached in reached.items():
             console.print(f"{'[green]reached[/green]' if is_reached else '[red]missed[/red]'}: {text}")
     return 1 if given.check and not all(reached.values()) else 0

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
 from latency import Histogram
 
-from trioraft import MultiRaftManager, RaftError
+from trioraft import MultiRaftManager, RaftError, RaftGroup, ReadLevel
 
 _RETRY_SECONDS = 0.01
 
 
 class Measurement:
-    """One run of some clients, and the latency of each of their proposals."""
+    """One run of some clients, and the latency of each of their proposals, or of their reads."""
 
     def __init__(self, manager: MultiRaftManager, request: dict[str, Any]) -> None:
         self._manager, self._request = manager, request
@@ -25,25 +27,33 @@ class Measurement:
         self._errors = 0
 
     async def run(self) -> dict[str, Any]:
-        """Run all clients to the end."""
-        groups = self._request["groups"]
+        """Run all clients to the end; readers beside writers are not measured."""
+        groups, level = self._request["groups"], self._request.get("level")
         async with trio.open_nursery() as nursery:
             for client in range(self._request["clients"]):
-                nursery.start_soon(self._run_client, groups[client % len(groups)])
+                group = self._manager.get_group(groups[client % len(groups)])
+                nursery.start_soon(self._run_client, self._writer(group) if level is None else self._reader(group, level), True)
+            for client in range(self._request.get("readers", 0)):
+                group = self._manager.get_group(groups[client % len(groups)])
+                nursery.start_soon(self._run_client, self._reader(group, "linearizable"), False)
         return {"latencies": self._latencies.tolist(), "errors": self._errors}
 
-    async def _run_client(self, group_id: int) -> None:
-        group = self._manager.get_group(group_id)
-        command = os.urandom(self._request["bytes"])
+    def _writer(self, group: RaftGroup) -> Callable[[], Awaitable[Any]]:
+        return partial(group.propose, os.urandom(self._request["bytes"]))
+
+    def _reader(self, group: RaftGroup, level: ReadLevel) -> Callable[[], Awaitable[Any]]:
+        return partial(group.read, None, level=level)
+
+    async def _run_client(self, ask: Callable[[], Awaitable[Any]], is_measured: bool) -> None:
         while (started := trio.current_time()) < self._end:
             try:
-                await group.propose(command)
+                await ask()
             except RaftError:
                 self._errors += 1
                 await trio.sleep(_RETRY_SECONDS)
                 continue
             now = trio.current_time()
-            if self._begin <= now < self._end:
+            if is_measured and self._begin <= now < self._end:
                 self._latencies.append(round((now - started) * 1e6))
 
 

@@ -29,6 +29,9 @@ class CountingMachine(StateMachine):
         self.applied += 1
         return self.applied
 
+    def query(self, query: Any) -> int:
+        return self.applied
+
     def snapshot(self) -> Iterable[Any]:
         return iter((self.applied,))
 

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import trio
 from bench_load import Measurement, SteadyLoad
 from bench_machines import CountingMachine, GeneratedMachine, RingMachine
@@ -166,7 +167,7 @@ async def run(given: argparse.Namespace, limits: LogLimits) -> None:
         addresses=addresses,
         config=MultiRaftConfig(),
         machine_factory=lambda _: make_machine(),
-        group_config=limits.group_config(),
+        group_config=attrs.evolve(limits.group_config(), lease_reads=True),
         instruments=[events],
     ) as manager:
         known = set(manager.group_ids)

@@ -5,7 +5,7 @@ sequence; 64 and 500 clients on one group; 500 clients on 500 groups (where the 
 its group's leader). The floor (bench_floor.py) is measured in the same rounds, on the same disk: a batch of as many commands as there are
 clients. `ratio` says how many times the floor's time a command takes: p50 for the client in sequence, time per command for the others.
 
-Each figure is the median of some rounds.
+Then come reads (bench_reads.py). Each figure is the median of some rounds.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import bench_reads
 from bench_child import Child, NodeDirectory, killed_after
 from ports import free_ports
 from rich.table import Table
@@ -27,6 +28,8 @@ MANY_GROUPS = 500
 ROUNDS = 3
 WARM_UP_SECONDS = 0.5
 ELECTION_SECONDS = 30.0
+READS = 10
+"""Loads that `bench_reads` measures."""
 _SLACK_SECONDS = 120.0
 
 
@@ -100,6 +103,22 @@ class Throughput:
         took = self._floor.answer()
         return _summarise(took, len(took) * load.clients, sum(took) / 1e6)
 
+    def measure_beside_leader(self, **request: Any) -> dict[str, float]:
+        """One round of clients on group 1; for `bench_reads`."""
+        seconds = self._seconds / ROUNDS
+        node = next(node for node, led in zip(self._nodes, self._leads((1,)), strict=True) if led)
+        node.ask({"do": "measure", "groups": [1], "seconds": seconds, "warm_up": WARM_UP_SECONDS, "bytes": COMMAND_BYTES, **request})
+        answer = node.answer()
+        if not answer["latencies"]:
+            raise SystemExit(f"error: nothing was answered in {seconds:g} s of {request}: try more --seconds")
+        took = _summarise(answer["latencies"], len(answer["latencies"]), seconds)
+        return {
+            "per_second": took.per_second,
+            "p50_ms": took.p50_us / 1000,
+            "p99_ms": took.p99_us / 1000,
+            "errors": answer["errors"],
+        }
+
     def _measure_nodes(self, load: Clients) -> tuple[Round, int]:
         """Run the clients, each beside its group's leader."""
         seconds = self._seconds / ROUNDS
@@ -141,11 +160,12 @@ def run_throughput(seconds: float, data_dir: Path) -> dict[str, Any]:
         floor = children.enter_context(Child("bench_floor.py", "--file", str(data_dir / "floor-1"), *answering))
         directories = [NodeDirectory(number, ports, data_dir, groups=MANY_GROUPS) for number in (1, 2, 3)]
         nodes = [children.enter_context(directory.start()) for directory in directories]
-        children.enter_context(killed_after(_SLACK_SECONDS + len(LOADS) * 3 * seconds, nodes))
+        children.enter_context(killed_after(_SLACK_SECONDS + (len(LOADS) + READS) * 3 * seconds, nodes))
         throughput = Throughput(nodes, floor, seconds)
         throughput.wait_leaders()
         results = [throughput.measure(load) for load in LOADS]
-    return {"scenarios": results, "targets": targets(results), "seconds": seconds}
+        reads = bench_reads.run_reads(throughput.measure_beside_leader)
+    return {"scenarios": results, "reads": reads, "targets": targets(results) | bench_reads.targets(reads), "seconds": seconds}
 
 
 def targets(results: Sequence[dict[str, Any]]) -> dict[str, bool]:

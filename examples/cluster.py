@@ -1,10 +1,11 @@
-"""A three-node Multi-Raft cluster in one command: real processes, real sockets, real disks, and faults on demand.
+"""A Multi-Raft cluster in one command: real processes, real sockets, real disks, and faults on demand.
 
     python examples/cluster.py --seconds 60 --kill-every 8
 
 starts the nodes (see raft_multi_node.py) with their own directories and free ports, keeps a steady load of writes on all groups, shows a
 live table, and at the end reads everything back from every replica. The exit status is 0 only if no acknowledged write is lost, none was
-applied twice, no replicas differ, every group has a leader, and no directory grew beyond its bound.
+applied twice, no replicas differ, every group has a leader, and no directory grew beyond its bound. With ``--churn`` members, leaders and
+whole groups come and go all the while.
 
 Ctrl-C ends the load early and still reads back; a second one, or SIGTERM, ends everything. No process is left behind either way.
 """
@@ -30,6 +31,7 @@ from log_limits import add_limits, read_limits
 from report import Reporter, open_reporter, print_result
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+CHURN_NODES = 5
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterOptions, Path | None, bool]:
@@ -41,7 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterOpti
         "--snapshot-entries entries, and 2 log files more, for entries at rest; and 3 snapshots of each group. The run prints the sum, and "
         "fails if one of the three parts is larger.",
     )
-    parser.add_argument("--nodes", type=int, default=defaults.nodes, help="processes (default %(default)s)")
+    parser.add_argument("--nodes", type=int, help=f"processes (default {defaults.nodes}; {CHURN_NODES} with --churn)")
     parser.add_argument("--groups", type=int, default=defaults.groups, help="Raft groups in each of them (default %(default)s)")
     parser.add_argument(
         "--seconds", type=_seconds, default=defaults.seconds, help="length of the load; 0: until Ctrl-C (default %(default)g)"
@@ -53,11 +55,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterOpti
     parser.add_argument(
         "--lag", type=int, metavar="ENTRIES", help="kill -9 a random node; it is back when every group has gone on by so many entries"
     )
+    parser.add_argument(
+        "--churn",
+        action="store_true",
+        help="groups begin on 3 of the nodes; then members are added, removed and replaced, leaders moved, snapshots forced, groups begun "
+        "and removed, without end",
+    )
     add_limits(parser)
     parser.add_argument("--seed", type=int, help="of the faults and of the clients' choices (default: random, and reported)")
     parser.add_argument("--data-dir", type=Path, help="kept afterwards, and continued next time (default: temporary)")
     parser.add_argument("--json", action="store_true", help="the result as one JSON object, the last line of stdout")
     given = parser.parse_args(arguments)
+    if given.nodes is None:
+        given.nodes = CHURN_NODES if given.churn else defaults.nodes
     for name, low, high in (("nodes", 1, 15), ("groups", 1, 10_000), ("clients", 1, 1000)):
         if not low <= getattr(given, name) <= high:
             parser.error(f"--{name} must be from {low} to {high}, not {getattr(given, name)}")
@@ -74,6 +84,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterOpti
         )
     if given.lag is not None and given.nodes < 3:
         parser.error("--lag needs at least 3 nodes: a majority has to stay")
+    if given.churn and given.nodes < CHURN_NODES:
+        parser.error(f"--churn needs at least {CHURN_NODES} nodes: a group is on 3 of them, and others must be there to come in")
+    if given.churn and given.lag is not None:
+        parser.error("--lag and --churn exclude each other: a node that is away for long would hold up all changes")
     options = ClusterOptions(
         nodes=given.nodes,
         groups=given.groups,
@@ -83,6 +97,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterOpti
         stop_every=given.stop_every,
         kill_all_at=given.kill_all_at,
         lag=given.lag,
+        churn=given.churn,
         limits=limits,
         seed=secrets.randbelow(1 << 31) if given.seed is None else given.seed,
     )
@@ -122,7 +137,7 @@ async def run(options: ClusterOptions, data_dir: Path, reporter: Reporter) -> di
     """Run the whole thing; returns the result, or the number of the signal that ended it."""
     interrupts = Interrupts()
     result: dict[str, Any] = {}
-    nodes = ClusterNodes(options.nodes, options.groups, data_dir, options.limits, reporter.event)
+    nodes = ClusterNodes(options.nodes, options.groups, data_dir, options.limits, reporter.event, replicas=options.replicas)
     async with trio.open_nursery() as nursery:
         await nursery.start(interrupts.watch, nursery.cancel_scope)
         try:

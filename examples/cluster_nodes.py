@@ -26,8 +26,12 @@ class StartError(Exception):
 class ClusterNodes:
     """The processes, by node id. Owns them: whoever opens it must `end` it."""
 
-    def __init__(self, count: int, groups: int, data_dir: Path, limits: LogLimits, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, count: int, groups: int, data_dir: Path, limits: LogLimits, tell: Callable[[str], None], *, replicas: int | None = None
+    ) -> None:
         self._count, self._groups, self._data_dir, self._limits, self._tell = count, groups, data_dir, limits, tell
+        self._replicas = count if replicas is None else replicas
+        """Nodes that each group begins on."""
         self.nodes: dict[int, NodeProcess] = {}
         self.crashes: list[str] = []
         """Nodes that ended though nobody told them to."""
@@ -42,8 +46,8 @@ class ClusterNodes:
         return [node for node in self.nodes.values() if node.state is NodeState.UP]
 
     def may_lose_one(self) -> bool:
-        """Whether a majority is left if one more node goes down."""
-        return len(self.up()) - 1 > self._count // 2
+        """Whether each group has a majority left if one more node goes down, wherever its replicas are."""
+        return self._count - len(self.up()) < (self._replicas - 1) // 2
 
     async def start(self) -> None:
         """Start all nodes and wait until they answer.
@@ -111,6 +115,8 @@ class ClusterNodes:
                 arguments=(
                     "--groups",
                     str(self._groups),
+                    "--replicas",
+                    str(self._replicas),
                     *self._limits.arguments(),
                     *(word for other, peer in peers.items() if other != node_id for word in ("--peer", peer)),
                 ),
@@ -122,23 +128,28 @@ class ClusterNodes:
         """The ports of the last run on this directory if they are free; the nodes remember each other's addresses."""
         path = self._data_dir / "ports.json"
         if path.exists():
-            ports = _read_ports(path)
+            replicas, ports = _read_ports(path)
             if len(ports) != 2 * self._count:
                 raise StartError(
                     f"{self._data_dir} holds a cluster of {len(ports) // 2} nodes: use --nodes {len(ports) // 2}, or another --data-dir"
                 )
+            if replicas != self._replicas:
+                raise StartError(
+                    f"{self._data_dir} holds groups that began on {replicas} nodes each, not on {self._replicas}: it was made "
+                    f"with{'' if replicas < self._count else 'out'} --churn"
+                )
             if not fresh and all(is_free(port, HOST) for port in ports):
                 return ports
         ports = free_ports(2 * self._count, HOST)
-        path.write_text(json.dumps(ports))
+        path.write_text(json.dumps({"replicas": self._replicas, "ports": ports}))
         return ports
 
 
-def _read_ports(path: Path) -> list[int]:
+def _read_ports(path: Path) -> tuple[int, list[int]]:
     try:
-        ports = json.loads(path.read_text())
+        match json.loads(path.read_text()):
+            case {"replicas": int(replicas), "ports": [*ports]} if all(isinstance(port, int) and 0 < port < 65536 for port in ports):
+                return replicas, ports
     except ValueError as error:
         raise StartError(f"{path} is damaged ({error}): remove the directory, or use another --data-dir") from error
-    if not isinstance(ports, list) or not all(isinstance(port, int) and 0 < port < 65536 for port in ports):
-        raise StartError(f"{path} is not a list of ports: remove the directory, or use another --data-dir")
-    return ports
+    raise StartError(f"{path} has no ports: remove the directory, or use another --data-dir")

@@ -9,6 +9,8 @@ from typing import Any
 import attrs
 import trio
 from audit import Findings, audit
+from churn import Churn
+from churn_acts import VOTERS_MIN
 from cluster_nodes import ClusterNodes
 from directory_watch import DirectoryWatch
 from faults import Faults
@@ -18,6 +20,7 @@ from log_limits import LogLimits
 from observer import Observer
 from readback import read_all
 from report import Reporter, Snapshot
+from scratch_groups import SCRATCH_GROUPS
 
 LEADER_SECONDS = 20.0
 """How long the first elections may take: ten election timeouts at their longest."""
@@ -43,8 +46,15 @@ class ClusterOptions:
     kill_all_at: float | None = None
     lag: int | None = None
     """Entries that every group goes on by while one node is down."""
+    churn: bool = False
+    """Change members and leaders, force snapshots, begin and remove groups, all the while."""
     limits: LogLimits = attrs.Factory(LogLimits)
     seed: int = 0
+
+    @property
+    def replicas(self) -> int:
+        """Nodes that each group begins on."""
+        return VOTERS_MIN if self.churn else self.nodes
 
 
 class ClusterRun:
@@ -55,7 +65,9 @@ class ClusterRun:
         self._ledger = Ledger(secrets.token_hex(4))
         self._load = Load(self._ledger, nodes.addresses, options.groups, options.seed)
         self._observer = Observer(nodes, reporter.event)
-        self._watch = DirectoryWatch(nodes, self._observer, options.limits, options.groups, reporter.event)
+        self._churn = Churn(nodes, options.groups, options.seed, reporter.event) if options.churn else None
+        groups = options.groups + (SCRATCH_GROUPS if options.churn else 0)
+        self._watch = DirectoryWatch(nodes, self._observer, options.limits, groups, reporter.event)
         self._faults = Faults(nodes, self._observer, options.seed, reporter.event)
         self._problems: list[str] = []
         self._start = trio.current_time()
@@ -76,7 +88,8 @@ class ClusterRun:
             leaderless = await self._settle()
             self._reporter.event("reading everything back from every replica")
             await self._watch.look()
-            copies, unreadable = await read_all(self._nodes.addresses, self._options.groups)
+            members = {group_id: self._observer.members(group_id) for group_id in range(1, self._options.groups + 1)}
+            copies, unreadable = await read_all(self._nodes.addresses, members)
             watchers.cancel_scope.cancel()
         self._problems += unreadable
         return self._result(audit(self._ledger, copies), seconds, leaderless)
@@ -94,9 +107,13 @@ class ClusterRun:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_faults)
             nursery.start_soon(self._load.run, options.clients)
+            if self._churn is not None:
+                nursery.start_soon(self._churn.run)
             with trio.move_on_after(options.seconds or float("inf")):
                 await self._early_end.wait()
             self._load.stop()
+            if self._churn is not None:
+                self._churn.stop()
             seconds = trio.current_time() - start
             self._faults.heal()
         return seconds
@@ -142,7 +159,9 @@ class ClusterRun:
         """The verdict, and the figures that it rests on."""
         observer, ledger, load = self._observer, self._ledger, self._load
         problems = [*findings.problems(), *self._problems, *observer.violations, *load.unexpected, *self._nodes.crashes]
-        problems += [*self._watch.problems, *self._lag_problems()]
+        problems += [*self._watch.problems, *self._lag_problems(), *self._member_problems()]
+        if self._churn is not None:
+            problems += self._churn.problems()
         if leaderless:
             problems.append(f"groups without a leader at the end: {leaderless}")
         if not ledger.acknowledged:
@@ -170,6 +189,7 @@ class ClusterRun:
             "kills": self._faults.kills,
             "stops": self._faults.stops,
             "lagged_node": self._faults.lagged,
+            **({} if self._churn is None else {"churn": self._churn.result()}),
             "seed": self._options.seed,
             "problems": problems[:_PROBLEMS_SHOWN],
         }
@@ -186,6 +206,15 @@ class ClusterRun:
             "snapshots_received": view.counted("snapshots_received"),
             "restored_at_starts": view.restored,
         }
+
+    def _member_problems(self) -> list[str]:
+        """Whether every group has as many voters as it must, and no change half-way."""
+        problems = []
+        for group_id in range(1, self._options.groups + 1):
+            row = self._observer.leader_row(group_id)
+            if row is not None and (row["outgoing"] or len(row["voters"]) < self._options.replicas):
+                problems.append(f"group {group_id} ended with voters {row['voters']}, and {row['outgoing']} of a change half-way")
+        return problems
 
     def _lag_problems(self) -> list[str]:
         """A node was to lag so far that it needs snapshots: did it?"""

@@ -1,7 +1,6 @@
 """A replicated key-value store: the state machine of the examples.
 
-Commands are CBOR lists: ``["put", key, value]``, ``["delete", key]``, ``["get", key]``; keys are text, values are bytes.
-Reading is a command like any other here: it takes its place in the log, so it sees every write that was acknowledged before it.
+Commands are CBOR lists: ``["put", key, value]``, ``["delete", key]``; keys are text, values are bytes. The query ``["get", key]`` reads.
 
 The machine also keeps a running digest, a hash chain over everything it applied. Two replicas that have applied the same index
 must have the same digest: one number to compare instead of a whole store.
@@ -30,7 +29,7 @@ _RECORD_BYTES = 64 * 1024
 
 
 class BadCommandError(Exception):
-    """The command is none of those that the store knows. A result, equal on all replicas, and not a failure of any."""
+    """The command or query is none of those that the store knows. A result, equal on all replicas, and not a failure of any."""
 
 
 class Row(NamedTuple):
@@ -75,7 +74,7 @@ class KeyValueMachine(StateMachine):
         """Apply one command.
 
         Returns:
-            put: ``{"version", "index"}``; delete: ``{"deleted", "index"}``; get: a `Row` as a list, or None.
+            put: ``{"version", "index"}``; delete: ``{"deleted", "index"}``.
 
         Raises:
             BadCommandError: for anything else; nothing changes but the digest.
@@ -89,10 +88,19 @@ class KeyValueMachine(StateMachine):
                 return self._put(key, value, context.index)
             case ["delete", str(key)]:
                 return {"deleted": store.rows.pop(key, None) is not None, "index": context.index}
-            case ["get", str(key)]:
-                row = store.rows.get(key)
-                return None if row is None else list(row)
         raise BadCommandError("not a command of this store")
+
+    def query(self, query: Any) -> list[Any] | None:
+        """Read one key: a `Row` as a list, or None.
+
+        Raises:
+            BadCommandError: for any other query.
+        """
+        match query:
+            case ["get", str(key)]:
+                row = self.store.rows.get(key)
+                return None if row is None else list(row)
+        raise BadCommandError("not a query of this store")
 
     def _put(self, key: str, value: bytes, index: int) -> dict[str, int]:
         before = self.store.rows.get(key)

@@ -88,7 +88,10 @@ class Load:
         if answer is None:
             self._routes.failed(route)
             return False
-        self._routes.answered(route, group_id, answer.headers.get(b"raft-leader", b""))
+        if answer.status == 404:
+            self._routes.absent(route, group_id)
+        else:
+            self._routes.answered(route, group_id, answer.headers.get(b"raft-leader", b""))
         if answer.status == 200:
             self._acknowledged(write, answer, route, started)
             return True
@@ -102,8 +105,8 @@ class Load:
         self.recent[route.node_id].record(now, now - started)
 
     def _not_done(self, write: Write, answer: Answer, route: Route) -> None:
-        """503: refused, nothing was done. 504: unknown, as the write already is. Anything else should not be."""
-        if answer.status == 503:
+        """503, and 404 (no such group there): nothing was done. 504: unknown, as the write already is. Anything else should not be."""
+        if answer.status in (404, 503):
             self._ledger.refuse(write)
         elif answer.status != 504:
             self.unexpected.append(f"node {route.node_id} answered {answer.status} to {write.key}: {answer.body[:200]!r}")

@@ -7,6 +7,7 @@ the count is a lower bound.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 import attrs
@@ -79,9 +80,10 @@ class Observer:
         """Things that must never be seen."""
         self.differing = False
         """Replicas had other digests at the same index."""
-        self._leaders: dict[tuple[int, int], int] = {}
+        # By group *and incarnation*: a group that was removed and begun anew is another one.
+        self._leaders: dict[tuple[int, int, int], int] = {}
         self._current: dict[int, tuple[int, int]] = {}
-        self._digests: dict[tuple[int, int], tuple[str, int]] = {}
+        self._digests: dict[tuple[int, int, int], tuple[str, int]] = {}
 
     @property
     def elections(self) -> int:
@@ -118,19 +120,20 @@ class Observer:
         """Note who leads, by its own word; two leaders of one term would break Raft's first promise."""
         if group["role"] != "leader":
             return
-        known = self._leaders.setdefault((group_id, group["term"]), node_id)
+        known = self._leaders.setdefault((group_id, group["incarnation"], group["term"]), node_id)
         if known != node_id:
             self._violation(f"two leaders: nodes {known} and {node_id} both led group {group_id} in term {group['term']}")
         before = self._current.get(group_id)
-        if before is None or before[0] < group["term"]:
-            self._current[group_id] = (group["term"], node_id)
+        if before is None or before < (group["incarnation"], group["term"]):
+            self._current[group_id] = (group["incarnation"], group["term"])
             self._tell(f"group {group_id}: node {node_id} elected in term {group['term']}")
 
     def _check_digest(self, node_id: int, group_id: int, group: dict[str, Any]) -> None:
         """Replicas that applied the same index must have the same digest, at any moment of the run."""
         if len(self._digests) >= _SAMPLES_MAX:
             self._digests.clear()
-        digest, first_node = self._digests.setdefault((group_id, group["index"]), (group["digest"], node_id))
+        place = (group_id, group["incarnation"], group["index"])
+        digest, first_node = self._digests.setdefault(place, (group["digest"], node_id))
         if digest != group["digest"]:
             self.differing = True
             self._violation(f"differing: group {group_id} at index {group['index']}: nodes {first_node} and {node_id} have other digests")
@@ -140,16 +143,19 @@ class Observer:
             self.violations.append(text)
             self._tell(text)
 
+    def leader_row(self, group_id: int) -> dict[str, Any] | None:
+        """What the group's leader says of itself and of the members, by the last answers: of two, the one with the higher term."""
+        rows = [view.groups[group_id] for view in self.views.values() if view.answered and group_id in view.groups]
+        return max((row for row in rows if row["role"] == "leader"), key=itemgetter("term"), default=None)
+
+    def members(self, group_id: int) -> list[int]:
+        """The nodes whose replicas must hold everything: those that the leader names; all nodes while there is none."""
+        row = self.leader_row(group_id)
+        return sorted(self.views) if row is None else sorted({*row["voters"], *row["outgoing"], *row["learners"]})
+
     def leaderless(self, groups: int) -> list[int]:
         """The groups that no node says it leads, by the last answers."""
-        led = {
-            group_id
-            for view in self.views.values()
-            if view.answered
-            for group_id, group in view.groups.items()
-            if group["role"] == "leader"
-        }
-        return [group_id for group_id in range(1, groups + 1) if group_id not in led]
+        return [group_id for group_id in range(1, groups + 1) if self.leader_row(group_id) is None]
 
     @property
     def keys(self) -> int:
@@ -169,15 +175,15 @@ class Observer:
         return furthest
 
     def is_settled(self, groups: int) -> bool:
-        """Every node answers, every group has a leader, and every replica has applied all of the same log."""
+        """Every node answers, every group has a leader, and every member has applied all of the same log."""
         return all(view.answered for view in self.views.values()) and not self.leaderless(groups) and not self.unsettled(groups)
 
     def unsettled(self, groups: int) -> list[int]:
-        """The groups whose replicas have not all applied all of the same log."""
+        """The groups whose members have not all applied all of the same log."""
         return [group_id for group_id in range(1, groups + 1) if not self._is_equal(group_id)]
 
     def _is_equal(self, group_id: int) -> bool:
-        replicas = [view.groups.get(group_id) for view in self.views.values()]
+        replicas = [self.views[node_id].groups.get(group_id) for node_id in self.members(group_id)]
         ends = {None if replica is None else (replica["applied"], replica["commit"], replica["last"]) for replica in replicas}
         if len(ends) != 1 or (end := ends.pop()) is None:
             return False

@@ -11,6 +11,7 @@ and in a fourth:
     curl -X PUT --data-binary hello http://127.0.0.1:8001/groups/7/keys/greeting
     curl http://127.0.0.1:8003/groups/7/keys/greeting
     curl http://127.0.0.1:8002/status
+    curl -X PUT --data '{"target": 3}' http://127.0.0.1:8001/groups/7/leader
 
 Ctrl-C or SIGTERM ends the node in order; a second one ends it at once, which is safe too: what was acknowledged is on disk.
 
@@ -26,6 +27,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -38,7 +40,9 @@ from log_limits import LogLimits, add_limits, read_limits
 from parent import die_with_parent, wait_stdin_closed
 
 from trioraft import (
+    GroupExistsError,
     MultiRaftConfig,
+    MultiRaftManager,
     RaftError,
     RpcServerConfig,
     TcpTransport,
@@ -65,12 +69,19 @@ class NodeOptions:
     data_dir: Path
     cluster_id: str = "demo"
     groups: int = 8
+    replicas: int | None = None
+    """Nodes that each group begins on; None: all."""
     limits: LogLimits = attrs.Factory(LogLimits)
     http: Address | None = None
     insecure: bool = False
     """Plain TCP may leave this machine."""
     watch_stdin: bool = False
     """End when stdin does: whoever started this node is gone."""
+
+    def first_members(self, group_id: int) -> list[int]:
+        """Who begins a group: some of the nodes in turn, so that all have about equally many."""
+        nodes = sorted(self.nodes)
+        return [nodes[(group_id + number) % len(nodes)] for number in range(self.replicas or len(nodes))]
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> NodeOptions:
@@ -85,6 +96,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> NodeOptions:
     parser.add_argument("--data-dir", type=Path, help="where the node keeps its log (default raft-data/node-ID)")
     parser.add_argument("--cluster-id", default="demo", help="nodes of different clusters refuse each other (default %(default)s)")
     parser.add_argument("--groups", type=int, default=8, help="how many groups, numbered from 1 (default %(default)s)")
+    parser.add_argument("--replicas", type=int, metavar="N", help="how many nodes each group begins on (default: all)")
     add_limits(parser)
     parser.add_argument("--http", type=int, metavar="PORT", help="serve the key-value store over HTTP")
     parser.add_argument("--http-host", default="127.0.0.1", help="where HTTP listens; it knows no passwords (default %(default)s)")
@@ -101,6 +113,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> NodeOptions:
         nodes = number_nodes(given.node_id, own, given.peer)
     except AddressError as error:
         parser.error(str(error))
+    if given.replicas is not None and not 1 <= given.replicas <= len(nodes):
+        parser.error(f"--replicas must be from 1 to {len(nodes)}, the number of nodes, not {given.replicas}")
     return NodeOptions(
         node_id=given.node_id,
         own=own,
@@ -108,6 +122,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> NodeOptions:
         data_dir=given.data_dir if given.data_dir is not None else Path("raft-data") / f"node-{given.node_id}",
         cluster_id=given.cluster_id,
         groups=given.groups,
+        replicas=given.replicas,
         limits=read_limits(parser, given),
         http=None if given.http is None else Address(given.http_host, given.http),
         insecure=given.insecure,
@@ -148,7 +163,6 @@ async def run(options: NodeOptions) -> None:
 
 async def run_node(options: NodeOptions, stop: Stop) -> None:
     """Open the node and its groups, serve HTTP if wanted, and end in order once told to stop."""
-    machines: dict[int, KeyValueMachine] = {}
     async with open_manager(
         node_id=options.node_id,
         cluster_id=options.cluster_id,
@@ -157,24 +171,40 @@ async def run_node(options: NodeOptions, stop: Stop) -> None:
         server=RpcServerConfig(bind_addr=str(options.own), insecure=options.insecure),
         addresses={node_id: str(address) for node_id, address in options.nodes.items()},
         config=MultiRaftConfig(),
+        machine_factory=lambda _group_id: KeyValueMachine(),
+        group_config=options.limits.group_config(),
     ) as manager:
-        for group_id in range(1, options.groups + 1):
-            machines[group_id] = KeyValueMachine()
-            await manager.add_group(group_id, machines[group_id], members=set(options.nodes), config=options.limits.group_config())
+        await open_groups(manager, options)
         stop.serving()
-        await _serve(options, KeyValueApi(manager, machines), stop)
+        await _serve(options, manager, stop)
         _log.info("node %d is ending", options.node_id)
 
 
-async def _serve(options: NodeOptions, api: KeyValueApi, stop: Stop) -> None:
+async def open_groups(manager: MultiRaftManager, options: NodeOptions) -> None:
+    """Open what is on the disk, whoever brought it there, and begin what this node is to begin.
+
+    NB: what was removed here stays away, though the command line still names it: it has left a tombstone.
+    """
+    on_disk = manager.group_ids
+    for group_id in on_disk:
+        manager.get_group(group_id)
+    for group_id in range(1, options.groups + 1):
+        members = options.first_members(group_id)
+        if options.node_id in members and group_id not in on_disk:
+            with suppress(GroupExistsError):
+                await manager.add_group(group_id, members=members)
+
+
+async def _serve(options: NodeOptions, manager: MultiRaftManager, stop: Stop) -> None:
     server: HttpServer | None = None
     where = "no http"
     async with trio.open_nursery() as nursery:
         if options.http is not None:
-            server = HttpServer(api.handle)
+            server = HttpServer(KeyValueApi(manager).handle)
             await nursery.start(server.serve, await trio.open_tcp_listeners(options.http.port, host=options.http.host))
             where = f"http://{options.http}"
-        _log.info("node %d of %s serves %d groups: raft %s, %s", options.node_id, sorted(options.nodes), options.groups, options.own, where)
+        groups, nodes = len(manager.groups), sorted(options.nodes)
+        _log.info("node %d of %s serves %d groups: raft %s, %s", options.node_id, nodes, groups, options.own, where)
         await stop.asked.wait()
         if server is not None:
             server.stop()

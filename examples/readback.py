@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import trio
@@ -18,8 +18,8 @@ class ReadBackError(Exception):
     """A replica could not be read. Nothing can be said about what it holds."""
 
 
-async def read_all(addresses: Mapping[int, tuple[str, int]], groups: int) -> tuple[list[ReplicaCopy], list[str]]:
-    """Read every replica of every group.
+async def read_all(addresses: Mapping[int, tuple[str, int]], members: Mapping[int, Collection[int]]) -> tuple[list[ReplicaCopy], list[str]]:
+    """Read the replicas of all members of every group.
 
     Returns:
         The copies, and a sentence for each replica that could not be read.
@@ -29,7 +29,7 @@ async def read_all(addresses: Mapping[int, tuple[str, int]], groups: int) -> tup
 
     async def read_node(node_id: int, host: str, port: int) -> None:
         async with HttpConnection(host, port) as connection:
-            for group_id in range(1, groups + 1):
+            for group_id in (group_id for group_id, nodes in members.items() if node_id in nodes):
                 try:
                     copies.append(await read_replica(connection, node_id, group_id))
                 except ReadBackError as error:

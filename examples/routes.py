@@ -3,6 +3,8 @@
 A node that stands still accepts connections and answers nothing, so each client that turns to it would wait for its whole time limit. But
 the clients have a common memory: a node that answered none of them for a while, though some are waiting, is taken for hung. Whoever waits
 for it gives up at once (the outcome is unknown, as after any time limit), and from then on it gets one request at a time until it answers.
+
+Groups move: a node that has none of a group says so, and is not asked for that group for a while.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ _ANY_NODE_SHARE = 0.05
 """Requests that go to a random node although the leader is known."""
 _PROBE_SECONDS = 0.5
 """Between two requests to a node that failed."""
+_ABSENT_SECONDS = 2.0
+"""How long a node that has no replica of a group is not asked for it."""
 _LOOK_SECONDS = 0.1
 
 
@@ -33,9 +37,13 @@ class Route:
     """When the node last answered anything."""
     failed_at: float | None = None
     """When it last failed to answer; None since it answered."""
+    absent: dict[int, float] = attrs.Factory(dict)
+    """Groups that it said it has not, and when."""
 
-    def may_take_one(self, now: float) -> bool:
+    def may_take_one(self, group_id: int, now: float) -> bool:
         """Whether to send it a request: freely while it answers, one at a time when it did not."""
+        if now < self.absent.get(group_id, float("-inf")) + _ABSENT_SECONDS:
+            return False
         return self.failed_at is None or (not self.waiting and now >= self.failed_at + _PROBE_SECONDS)
 
     def is_silent(self, now: float) -> bool:
@@ -53,7 +61,7 @@ class Routes:
     def choose(self, group_id: int, rng: random.Random) -> Route | None:
         """A node for a request to that group: mostly its leader, sometimes any; None when none should be asked now."""
         now = trio.current_time()
-        candidates = [route for route in self._routes.values() if route.may_take_one(now)]
+        candidates = [route for route in self._routes.values() if route.may_take_one(group_id, now)]
         if not candidates:
             return None
         leader = self._leaders.get(group_id)
@@ -62,12 +70,17 @@ class Routes:
         return rng.choice(candidates)
 
     def answered(self, route: Route, group_id: int, leader: bytes) -> None:
-        """The node answered, and named the leader of the group, or none."""
+        """The node answered, and named the leader of the group, or none: then it is not the leader itself, and nothing else is known."""
         route.heard, route.failed_at = trio.current_time(), None
         if leader.isdigit() and int(leader) in self._routes:
             self._leaders[group_id] = int(leader)
-        else:
-            self._leaders.pop(group_id, None)
+        elif self._leaders.get(group_id) == route.node_id:
+            del self._leaders[group_id]
+
+    def absent(self, route: Route, group_id: int) -> None:
+        """The node answered that it has no replica of the group."""
+        self.answered(route, group_id, b"")
+        route.absent[group_id] = trio.current_time()
 
     def failed(self, route: Route) -> None:
         """The node did not answer: forget that it leads anything."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 Database = sqlite3.Connection
 
+# A replica number as a blob: integers in SQLite end where its sign begins.
+NUMBER = struct.Struct(">QQ")
+
 
 def one(db: Database, columns: str, key: GroupKey) -> tuple | None:
     """Columns of a group that is there with this very incarnation."""
@@ -39,17 +43,17 @@ def one(db: Database, columns: str, key: GroupKey) -> tuple | None:
 def recovered_group(db: Database, key: GroupKey) -> RecoveredGroup:
     """What there is of a group id, whatever its incarnation. Of the entries, only their terms and the configurations are read."""
     row = db.execute(
-        "SELECT incarnation, removed, me_node, me_term, me_index, configuration, term, vote, commit_index,"
+        "SELECT incarnation, removed, me_node, me_number, awaits_number, configuration, term, vote, commit_index,"
         " start_term, start_index, snapshot_term, snapshot_index, start_configuration FROM groups WHERE group_id = ?",
         key[:1],
     ).fetchone()
     if row is None:
         return RecoveredGroup(key.group_id)
-    incarnation, removed, me_node, me_term, me_index, configuration, term, vote, commit, *ids, start_configuration = row
-    key = GroupKey(key.group_id, incarnation)
+    incarnation, removed, me_node, me_number, awaits_number, configuration, term, vote, commit, *ids, start_configuration = row
+    key, me = GroupKey(key.group_id, incarnation), Member(me_node, EntryId(*NUMBER.unpack(me_number)))
     if removed:
-        return RecoveredGroup(key.group_id, tombstone=key)
-    record = GroupRecord(key, Member(me_node, EntryId(me_term, me_index)), decode_configuration(configuration))
+        return RecoveredGroup(key.group_id, tombstone=key, barred=me.replica)
+    record = GroupRecord(key, me, decode_configuration(configuration), bool(awaits_number))
     start, snapshot = EntryId(*ids[:2]), EntryId(*ids[2:])
     # By the index, without touching a record: terms never fall, so there is one run of each.
     columns = "min(idx), term, max(idx), sum(size)"
@@ -79,7 +83,10 @@ def configuration_records(db: Database, key: GroupKey) -> Iterator[tuple[int, by
 class Log(LogStorage):
     storage: SqliteStorage
     key: GroupKey
+    me: Member
+    """With the newest number that was handed over."""
     is_closed: bool = False
+    """The group is being removed. Another life of it may come, with the same key, and has a log of its own."""
     snapshots: SnapshotStorage = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -87,19 +94,30 @@ class Log(LogStorage):
 
     def is_there(self, db: Database) -> bool:
         """Whether the group has not been removed since."""
-        return one(db, "1", self.key) is not None
+        return not self.is_closed and one(db, "1", self.key) is not None
 
     def attach(self, listener: WriteListener) -> None:
+        self._check_open()
         self.storage.attach(self.key.group_id, listener)
 
-    def write(self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None = None) -> None:
+    def write(
+        self,
+        sequence: int,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        install: InstallSnapshot | None = None,
+        me: Member | None = None,
+    ) -> None:
+        if me is not None and (me.node_id != self.me.node_id or me.replica <= self.me.replica):
+            raise InvariantError(f"{self.me} is to be called {me}: a replica's number only rises")
         rows = [(self.key.group_id, entry.index, entry.term, int(entry.kind), len(entry.record), entry.record) for entry in entries]
         if not all(row[-1] for row in rows):
             raise InvariantError(f"an entry of {self.key} was handed to the log unsealed")
 
         def change(db: Database) -> None:
-            if not self.is_there(db):
-                return  # removed while this was queued
+            # Nothing comes behind a removal: so what was handed over before it finds the group as it was.
+            if me is not None:
+                self._set(db, "me_number = ?, awaits_number = 0", NUMBER.pack(*me.replica))
             if hard_state is not None:
                 self._set(db, "term = ?, vote = ?", hard_state.term, hard_state.vote)
             if install is not None:
@@ -109,6 +127,7 @@ class Log(LogStorage):
                 db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
 
         self._submit(change, sequence, sum(len(row[-1]) for row in rows))
+        self.me = me or self.me
 
     def compact(self, compaction: Compaction) -> None:
         def change(db: Database) -> None:
@@ -125,9 +144,12 @@ class Log(LogStorage):
         self._submit(change)
 
     def _submit(self, change: Callable[[Database], None], sequence: int = 0, size: int = 0) -> None:
+        self._check_open()
+        self.storage.write(change, self.key.group_id, sequence, size)
+
+    def _check_open(self) -> None:
         if self.is_closed:
             raise InvariantError(f"a write of {self.key}, which was removed")
-        self.storage.write(change, self.key.group_id, sequence, size)
 
     def _set(self, db: Database, assignments: str, *values: object) -> None:
         db.execute(f"UPDATE groups SET {assignments} WHERE group_id = ?", (*values, self.key.group_id))

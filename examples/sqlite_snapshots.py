@@ -50,8 +50,11 @@ class Snapshots(SnapshotStorage):
         return Reader(self.storage, self.path(at), *await self.storage.transact(find))
 
     async def remove(self, at: EntryId) -> None:
-        values = (self.key.group_id, *at)
-        await self.storage.transact(lambda db: self.storage.unname(db, "named AND group_id = ? AND term = ? AND idx = ?", *values))
+        def unname(db: Database) -> None:
+            if self.is_there(db):
+                self.storage.unname(db, "named AND group_id = ? AND term = ? AND idx = ?", self.key.group_id, *at)
+
+        await self.storage.transact(unname)
 
 
 @attrs.define(eq=False)

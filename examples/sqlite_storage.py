@@ -24,10 +24,10 @@ from typing import TypeVar
 
 import attrs
 import trio
-from sqlite_log import Log, recovered_group
+from sqlite_log import NUMBER, Log, recovered_group
 from sqlite_snapshots import delete_snapshot
 
-from trioraft import CorruptLogError, GroupExistsError, GroupNotFoundError, InvariantError, RaftError, StorageError
+from trioraft import CorruptLogError, EntryId, GroupNotFoundError, InvariantError, RaftError, StorageError
 from trioraft.core import encode_configuration
 from trioraft.storage import GroupKey, GroupRecord, LogStorage, MultiRaftStorage, NodeRecord, PeerRecord, RecoveredGroup, WriteListener
 
@@ -42,7 +42,8 @@ CREATE TABLE IF NOT EXISTS node (node_id INTEGER, cluster_id TEXT, store_id TEXT
 CREATE TABLE IF NOT EXISTS peers (node_id INTEGER PRIMARY KEY, store_id TEXT, address TEXT, address_version INTEGER);
 CREATE TABLE IF NOT EXISTS groups (
     group_id INTEGER PRIMARY KEY, incarnation INTEGER, removed INTEGER DEFAULT 0,
-    me_node INTEGER, me_term INTEGER, me_index INTEGER, configuration BLOB,
+    me_node INTEGER, me_number BLOB,          -- of a removed one: the highest number that is barred
+    awaits_number INTEGER DEFAULT 0, configuration BLOB,
     term INTEGER DEFAULT 0, vote INTEGER, commit_index INTEGER DEFAULT 0,
     start_term INTEGER DEFAULT 0, start_index INTEGER DEFAULT 0,
     snapshot_term INTEGER DEFAULT 0, snapshot_index INTEGER DEFAULT 0,
@@ -96,7 +97,7 @@ class SqliteStorage(MultiRaftStorage):
         self._logs: dict[int, Log] = {}
         self._listeners: dict[int, WriteListener] = {}
         self._queue: list[Write] = []
-        self._queued_bytes = self._sequence = self._transactions = 0
+        self._queued_bytes = self._sequence = self._transactions = self._node_id = 0
         self._wake = trio.Event()
         self._failure: StorageError | None = None
         self._failed = trio.Event()
@@ -163,6 +164,7 @@ class SqliteStorage(MultiRaftStorage):
         if (node.node_id, node.cluster_id) != (node_id, cluster_id):
             raise StorageError("foreign", self.path, f"belongs to node {node.node_id} of cluster {node.cluster_id!r}")
         node = attrs.evolve(node, incarnation=node.incarnation + 1)
+        self._node_id = node_id
         db.execute("DELETE FROM node")
         db.execute("INSERT INTO node VALUES (?, ?, ?, ?)", attrs.astuple(node))
         self._peers = {peer[0]: PeerRecord(*peer) for peer in db.execute("SELECT * FROM peers")}
@@ -277,32 +279,30 @@ class SqliteStorage(MultiRaftStorage):
 
     async def create_group(self, record: GroupRecord) -> None:
         def change(db: Database) -> None:
-            found = recovered_group(db, record.key)
-            if found.record is not None and found.record != record:
-                raise GroupExistsError(f"group {found.record.key} exists here, and not as asked for")
-            if found.tombstone is not None and found.tombstone.incarnation >= record.key.incarnation:
-                raise GroupExistsError(f"group {found.tombstone} was removed here; a new one needs a higher incarnation")
-            if found.record is None:
-                values = (*record.key, record.me.node_id, *record.me.replica, encode_configuration(record.configuration))
-                columns = "group_id, incarnation, me_node, me_term, me_index, configuration"
+            if not recovered_group(db, record.key).is_made(record):
+                me = (record.me.node_id, NUMBER.pack(*record.me.replica), record.awaits_number)
+                columns = "group_id, incarnation, me_node, me_number, awaits_number, configuration"
+                values = (*record.key, *me, encode_configuration(record.configuration))
                 db.execute(f"REPLACE INTO groups ({columns}) VALUES (?, ?, ?, ?, ?, ?)", values)
 
         await self._settle(record.key, change)
 
-    async def remove_group(self, key: GroupKey) -> None:
+    async def remove_group(self, key: GroupKey, barred: EntryId | None = None) -> None:
         def change(db: Database) -> None:
-            found = recovered_group(db, key)
+            found, number = recovered_group(db, key), barred or EntryId(0, 0)
             if found.record is not None and found.record.key != key:
                 raise GroupNotFoundError(f"group {key} is not here; {found.record.key} is")
-            if found.tombstone is None or found.tombstone.incarnation < key.incarnation:
+            if found.record is not None:
+                number = max(number, found.record.me.replica)
+            if found.tombstone is None or (found.tombstone, found.barred) < (key, number):
                 db.execute("DELETE FROM entries WHERE group_id = ?", key[:1])
-                db.execute("REPLACE INTO groups (group_id, incarnation, removed) VALUES (?, ?, 1)", key)
+                values = (*key, self._node_id, NUMBER.pack(*number))
+                db.execute("REPLACE INTO groups (group_id, incarnation, removed, me_node, me_number) VALUES (?, ?, 1, ?, ?)", values)
                 self.unname(db, "group_id = ?", key.group_id)
 
         log = self._logs.get(key.group_id)
         if log is not None and log.key == key:
             log.is_closed = True
-            del self._logs[key.group_id]
             self._listeners.pop(key.group_id, None)
         await self._settle(key, change)
 
@@ -321,6 +321,8 @@ class SqliteStorage(MultiRaftStorage):
         def after() -> None:
             if isinstance(outcome[0], RecoveredGroup):
                 self._recovered[key.group_id] = outcome[0]
+                if (log := self._logs.get(key.group_id)) is not None and log.is_closed:
+                    del self._logs[key.group_id]
             done.set()
 
         self.submit(Write(decide, key.group_id, after=after))
@@ -346,7 +348,7 @@ class SqliteStorage(MultiRaftStorage):
             raise GroupNotFoundError(f"group {group_id} is not in this storage")
         log = self._logs.get(group_id)
         if log is None:
-            log = self._logs[group_id] = Log(self, found.record.key)
+            log = self._logs[group_id] = Log(self, found.record.key, found.record.me)
         return log
 
     @property

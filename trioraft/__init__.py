@@ -6,6 +6,7 @@ Start with `open_manager`.
 
 from ._errors import (
     BusyError as BusyError,
+    ChangeRefusedError as ChangeRefusedError,
     ConfigError as ConfigError,
     CorruptLogError as CorruptLogError,
     CorruptSnapshotError as CorruptSnapshotError,
@@ -18,16 +19,32 @@ from ._errors import (
     OutcomeUnknownError as OutcomeUnknownError,
     ProposalDroppedError as ProposalDroppedError,
     RaftError as RaftError,
+    ResultError as ResultError,
+    SessionExpiredError as SessionExpiredError,
     SnapshotError as SnapshotError,
     StateMachineError as StateMachineError,
     StorageError as StorageError,
+    TransferRefusedError as TransferRefusedError,
     TransportError as TransportError,
+    VersionError as VersionError,
     WireError as WireError,
 )
 from ._machine import ApplyContext as ApplyContext, Codec as Codec, StateMachine as StateMachine
 from ._types import EntryId as EntryId
 from .core import GroupConfig as GroupConfig, Role as Role
-from .group import GroupStatus as GroupStatus, RaftGroup as RaftGroup
+from .group import (
+    AppliedEntry as AppliedEntry,
+    GroupStatus as GroupStatus,
+    LeaderChange as LeaderChange,
+    RaftGroup as RaftGroup,
+    ReadLevel as ReadLevel,
+    Replicated as Replicated,
+    Reset as Reset,
+    Session as Session,
+    StaleRead as StaleRead,
+    command as command,
+    query as query,
+)
 from .manager import (
     MachineFactory as MachineFactory,
     MultiRaftConfig as MultiRaftConfig,

@@ -54,6 +54,15 @@ class StateMachine:
         """
         raise NotImplementedError
 
+    def query(self, query: Any) -> Any:
+        """Answer a query from the state as it is, and change nothing. For `RaftGroup.read`.
+
+        Runs where `apply` runs, between two commands: inline on the event loop, or in a worker thread if `blocking`. What it raises goes
+        to whoever asked, and stops nothing; from another node only `declared_errors` arrive as they are. There, query and answer are
+        any CBOR values.
+        """
+        raise NotImplementedError
+
     def snapshot(self) -> Iterable[Any]:
         """Return a view of the whole state as it is now, at once; it must not change while the machine goes on to apply.
 

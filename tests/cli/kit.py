@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import trio
 import trio.testing
 
-from tests.storage.kit import Group, entries, hold
+from tests.storage.kit import Group, called, entries, hold
 from trioraft._types import NOTHING, EntryId, GroupKey, Member
 from trioraft.cli import main
 from trioraft.core import Compaction, Configuration, Entry, HardState
@@ -92,7 +92,7 @@ def make_rich_directory(path: Path, kind: Storage = WalStorage) -> Path:
         await take_snapshot(group, EntryId(2, 20))
         group.log.compact(Compaction(EntryId(2, 20), EntryId(2, 20), 30))
         gone = await begin(storage, 1, G4)
-        await gone.write_and_wait(*entries(G4, 1, 3))
+        await gone.write_and_wait(*entries(G4, 1, 3), me=called(2, 9))
         await storage.remove_group(G4)
         if isinstance(storage, WalStorage):
             await until_cleaned(storage)

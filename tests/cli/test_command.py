@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.cli.kit import Storage, made_of, make_node, make_rich_directory, run, state_of
+from tests.cli.kit import G1, G2, G3, G4, Storage, begin, live, made_of, make_node, make_rich_directory, run, state_of
+from tests.storage.kit import called, entries, hold, joining
 from trioraft._types import EntryId
-from trioraft.storage import FileStorage, StorageConfig, WalStorage
+from trioraft.core import Configuration, Entry, EntryKind, encode_configuration
+from trioraft.storage import EVERY_NUMBER, FileStorage, MultiRaftStorage, StorageConfig, WalStorage
+from trioraft.wire import seal
 
 
 def test_inspect_shows_a_directory(tmp_path: Path) -> None:
@@ -26,8 +29,43 @@ def test_inspect_shows_a_directory(tmp_path: Path) -> None:
     lines = ran.out.splitlines()
     group = next(line.split() for line in lines if line.startswith("  g1 "))
     assert group[1:8] == ["n1", "7", "-", "20@2", "41@7", "30", "20@2"]
-    assert lines[-2:] == ["tombstones", "  g4"]
+    assert lines[-3].strip() == "tombstones"
+    assert lines[-1].split(maxsplit=1) == ["g4", "up to 9@2"]
     assert state_of(rich) == before
+
+
+@pytest.mark.parametrize("kind", [WalStorage, FileStorage])
+def test_inspect_shows_who_joined_and_who_may_come_back(tmp_path: Path, kind: Storage) -> None:
+    path = tmp_path / "node"
+    present = Configuration({1, 2, 3}, replicas={1: EntryId(2, 9)}, index=4)
+
+    async def life(storage: MultiRaftStorage) -> None:
+        group = await begin(storage, 1, G1)
+        await group.write_and_wait(me=called(2, 7))
+        await storage.remove_group(G1)
+        await storage.create_group(joining(G1, EntryId(2, 7)))
+        await begin(storage, 1, G2)
+        await storage.remove_group(G2)
+        await storage.remove_group(G3, EVERY_NUMBER)
+        await storage.create_group(joining(G4))
+        change = Entry(2, 2, EntryKind.CONFIGURATION, encode_configuration(present))
+        seal(G4, change)
+        await hold(storage, G4).write_and_wait(*entries(G4, 1, 2, 2), change, me=called(2, 9))
+
+    live(kind(StorageConfig(base_dir=str(path))), 1, life)
+    shown = run("inspect", path).out
+    assert "n1/7@2 awaits a number" in shown
+    assert "n1/9@2  " in shown
+    assert [line.split(maxsplit=1)[1] for line in shown.splitlines()[-2:]] == ["that of a bootstrap member", "all"]
+    documents = {each["group"]: each for each in run("inspect", path, "--json").document["groups"]}
+    assert [documents[number]["barred"] for number in (1, 2, 3)] == [None, {"index": 0, "term": 0}, "all"]
+    assert [documents[number]["joined"] for number in (1, 2, 4)] == [True, None, True]
+    assert [documents[number]["awaits_number"] for number in (1, 2, 4)] == [True, None, False]
+    assert [(each["index"], each["configuration_index"]) for each in documents[4]["configurations"]] == [(0, 0), (2, 4)]
+    assert "to join the group" in (one := run("inspect", path, "--group", "4").out)
+    assert [line.split()[:3] for line in one.splitlines() if "(1 2 3)" in line] == [["2", "4", "(1"]]
+    assert "never come again: all" in run("inspect", path, "--group", "3").out
+    assert run("fsck", path).code == 0
 
 
 def test_inspect_shows_one_group(tmp_path: Path) -> None:
@@ -56,13 +94,16 @@ def test_inspect_as_json(tmp_path: Path, kind: Storage) -> None:
     (group,) = document["groups"]
     snapshot = directory / "group-1/snapshots/2-1.snap"
     three = {str(node_id): {"index": 0, "term": 0} for node_id in (1, 2, 3)}
-    members = {"voters": [1, 2, 3], "outgoing": [], "learners": [], "learners_next": [], "replicas": three}
+    members = {"configuration_index": 0, "voters": [1, 2, 3], "outgoing": [], "learners": [], "learners_next": [], "replicas": three}
     assert group == {
         "group": 1,
         "incarnation": 1,
         "state": "living",
         "failure": None,
         "member": {"node_id": 2, "replica": {"index": 0, "term": 0}},
+        "joined": False,
+        "awaits_number": False,
+        "barred": None,
         "term": 4,
         "vote": 2,
         "start": {"index": 2, "term": 1},

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import trio
 
-from tests.cli.kit import G1, Ran, made_of, make_node, run
+from tests.cli.kit import G1, Ran, live, made_of, make_node, run
 from tests.storage.kit import entries
-from trioraft._types import EntryId
+from trioraft._types import EntryId, Member
 from trioraft.core import Configuration
-from trioraft.storage import FileStorage, StorageConfig, WalStorage
+from trioraft.storage import FileStorage, GroupRecord, MultiRaftStorage, StorageConfig, WalStorage
 from trioraft.testing._storage_parts import configuration_entry
 
 Make = Callable[..., None]
@@ -248,3 +248,18 @@ def test_a_minority_does_not_know_what_the_others_have(make: Make, tmp_path: Pat
     (found,) = ran.document["cluster"]["survivors"]
     assert (found["node_id"], found["has_everything"]) == (1, False)
     assert found["text"].startswith("what the others have committed behind 5@1 would be lost, if anything")
+
+
+def test_who_came_back_with_nothing_is_not_the_voter_that_it_was(make: Make, tmp_path: Path) -> None:
+    """Until a leader calls it by a new number, it has the one that is barred: that of its former life."""
+    make(1, (1, 5))
+    make(2, (1, 5))
+    assert survivor(tmp_path, 1, 2)["has_everything"]
+
+    async def come_back(storage: MultiRaftStorage) -> None:
+        await storage.remove_group(G1)
+        await storage.create_group(GroupRecord(G1, Member(2), Configuration(()), awaits_number=True))
+
+    live(WalStorage(StorageConfig(base_dir=str(tmp_path / "n2"))), 2, come_back)
+    found = survivor(tmp_path, 1, 2)
+    assert (found["node_id"], found["has_everything"]) == (1, False)

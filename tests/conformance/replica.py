@@ -73,6 +73,7 @@ class Replica:
         self.pages: list[int] = []
         self.accepted: list[EntryId] = []
         self.refused: list[Exception] = []
+        self.answered: list[tuple[Any, Any]] = []
         self.streams: list[SendSnapshot] = []
         """Snapshots to be sent."""
         self._held: list[tuple[int, Message]] = []
@@ -105,6 +106,7 @@ class Replica:
             self._held += [(self.sequence, message) for message in ready.after_write]
             self.accepted += [position for _, position in ready.accepted]
             self.refused += [error for _, error in ready.refused]
+            self.answered += ready.answered
             if ready.writes:
                 self.writes.append(ready)
             self.streams += ready.send_snapshots

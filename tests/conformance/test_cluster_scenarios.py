@@ -16,12 +16,15 @@ from tests.conformance.logs import entries
 from tests.conformance.network import E, Network
 from tests.conformance.replica import Replica
 from tests.conformance.tables import Case, table
-from trioraft._errors import NotLeaderError
+from trioraft._errors import BusyError, NotLeaderError, TransferRefusedError
 from trioraft._types import EntryId, Member
 from trioraft.core import (
     AppendEntries,
     AppendEntriesReply,
     Campaign,
+    Configuration,
+    Entry,
+    EntryKind,
     GroupConfig,
     Heartbeat,
     HeartbeatReply,
@@ -29,16 +32,16 @@ from trioraft.core import (
     PeerDown,
     PreVoteReply,
     SnapshotTaken,
+    TimeoutNow,
     TimePassed,
+    TransferLeadership,
+    encode_configuration,
 )
-
-_NO_TRANSFER = "Not built yet: leadership transfer."
 
 LEFT_OUT = {
     10: "Does not apply: PreVote is always on, and prevents just this; with it, the follower stays in its term.",
     13: "Does not apply: PreVote is always on, so there is no switch to it.",
     14: "Not built yet: membership changes of a running group.",
-    **dict.fromkeys(range(17, 25), _NO_TRANSFER),
     25: "Does not apply: without PreVote; the lease of this script is in the next one, the answer to an old leader in `stuck candidate`.",
 }
 
@@ -260,6 +263,117 @@ def _(case: Case) -> None:
     assert network[1].role == "pre_candidate"
     network.campaign(2)
     check(network, case["expect"])
+
+
+def transfer(network: Network, target: int, *, asked_at: int = 1) -> None:
+    network[asked_at].step(TransferLeadership("transfer", target))
+    network.deliver()
+
+
+def check_transfer_refused(network: Network, *kinds: str) -> None:
+    """Node 1 leads on, and is free to lead or to hand over as before."""
+    assert [error.kind for error in network[1].refused if isinstance(error, TransferRefusedError)] == list(kinds)
+    assert network[1].answered == []
+    assert network.leaders == [1]
+    assert network[1].raft.status().transfer_target is None
+
+
+@script("transfer asked at the follower")
+def _(case: Case) -> None:
+    """The core names the leader; passing on is the business of the group around it."""
+    network = Network()
+    network.campaign(1)
+    transfer(network, 2, asked_at=2)
+    (error,) = network[2].refused
+    assert isinstance(error, NotLeaderError)
+    transfer(network, 2, asked_at=error.leader or 0)
+    assert (network[1].role, network[1].raft.leader, network.leaders) == ("follower", 2, [2])
+
+
+@script("transfer to a lagging node")
+def _(case: Case) -> None:
+    network = Network()
+    network.campaign(1)
+    network.isolate(3)
+    network.propose(1)
+    network.heal()
+    transfer(network, 3)
+    network.advance(E // 2)
+    assert network.leaders == [3]
+    assert network[1].answered == [("transfer", None)]
+
+
+@script("transfer to self")
+def _(case: Case) -> None:
+    network = Network()
+    network.campaign(1)
+    transfer(network, 1)
+    check_transfer_refused(network, "leads")
+
+
+@script("transfer to a learner")
+def _(case: Case) -> None:
+    leader = Replica(voters=case["setup"]["voters"], learners=case["setup"]["learners"])
+    leader.step(TimePassed())
+    leader.step(TransferLeadership("transfer", 2))
+    (error,) = leader.refused
+    assert isinstance(error, TransferRefusedError)
+    assert error.kind == "no_voter"
+    assert (leader.role, leader.raft.status().transfer_target, leader.take(TimeoutNow)) == ("leader", None, [])
+
+
+@script("proposals during a transfer")
+def _(case: Case) -> None:
+    network = Network()
+    network.campaign(1)
+    network.isolate(3)
+    transfer(network, 3)
+    network.propose(1)
+    assert [type(error) for error in network[1].refused] == [BusyError]
+    assert network[1].raft.status().match[1] == 1
+
+
+@script("target removed")
+def _(case: Case) -> None:
+    """The change is in force when it is appended; it is the second step of one that began before the transfer."""
+    network = Network()
+    network.campaign(1)
+    network.loses = lambda message: isinstance(message, TimeoutNow)
+    transfer(network, 3)
+    leader = network[1].raft
+    index = leader.log.last_index + 1
+    removal = Configuration({1, 2}, index=index)
+    leader.log.append(Entry(index, leader.term, EntryKind.CONFIGURATION, encode_configuration(removal)))
+    leader.adopt_configuration(network[1].now)
+    network[1].settle()
+    network.deliver()
+    check_transfer_refused(network, "no_voter")
+
+
+@script("transfer back to self")
+def _(case: Case) -> None:
+    """Asking for the leader itself takes nothing back: whoever was told to campaign may do so at any time."""
+    network = Network()
+    network.campaign(1)
+    network.isolate(3)
+    transfer(network, 3)
+    transfer(network, 1)
+    assert network.leaders == [1]
+    network.advance(E)
+    check_transfer_refused(network, "pending", "timeout")
+
+
+@script("same target again does not extend the deadline")
+def _(case: Case) -> None:
+    network = Network()
+    network.campaign(1)
+    network.isolate(3)
+    transfer(network, 3)
+    tick = E // case["setup"]["election_ticks"]
+    network.advance(case["setup"]["heartbeat_ticks"] * tick)
+    transfer(network, 3)
+    network.advance(E - case["setup"]["heartbeat_ticks"] * tick)
+    check_transfer_refused(network, "pending", "timeout")
 
 
 @script("lagging commit")

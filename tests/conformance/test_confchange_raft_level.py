@@ -1,4 +1,4 @@
-"""Membership changes at the level of a running group, as far as they are pure: which configuration follows."""
+"""Membership changes at the level of a running group: which configuration follows, and how a leader gets there."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 import attrs
 
+from tests.conformance.replica import Replica
 from tests.conformance.tables import Case, table
 from tests.conformance.test_confchange_sequences import SETS, target_after
-from trioraft._types import EntryId
-from trioraft.core import Configuration
+from tests.core.harness import E, Network, Turns, make_raft
+from trioraft._types import EntryId, Member
+from trioraft.core import AppendEntriesReply, Campaign, ChangeMembers, Configuration, EntryKind, Role, TimePassed
 from trioraft.core._confchange import enter_joint, leave_joint, next_configuration
 
 ADDED_BY = EntryId(1, 2)
@@ -35,7 +37,7 @@ def test_change_to_config(case: Case) -> None:
     assert attrs.evolve(after, replicas={}) == configuration(case["expect_after_apply"])
     assert after.is_joint == (case["left"] is not None)
     if case["left"] is not None:
-        left = leave_joint(after)
+        left = leave_joint(after, ADDED_BY)
         assert attrs.evolve(left, replicas={}) == configuration(case["left"])
         assert next_configuration(after, target.voters, target.learners, EntryId(1, 3)) == left
 
@@ -59,3 +61,125 @@ def test_config_equality(case: Case) -> None:
     assert (one == other) == case["same"]
     if case["same"]:
         assert hash(one) == hash(other)
+
+
+def sets_of(made: Configuration) -> dict[str, list[int]]:
+    return {name: sorted(getattr(made, name)) for name in SETS}
+
+
+def told_configurations(case: Case) -> list[dict[str, Any]]:
+    """The configurations that a story goes through."""
+    return [{name: step[1][name] for name in SETS} for step in case["steps"] if step[0] == "config"]
+
+
+def proposals(case: Case) -> list[list[str]]:
+    return [step[1] for step in case["steps"] if step[0] == "propose"]
+
+
+def change(replica: Replica, changes: list[str]) -> None:
+    replica.step(ChangeMembers("change", target_after(replica.raft.configuration, changes)))
+
+
+def refusals(replica: Replica) -> list[str]:
+    return [getattr(error, "kind", type(error).__name__) for error in replica.refused]
+
+
+def tell_add(case: Case) -> None:
+    """A learner on the way, which the table knows nothing of."""
+    replica = Replica(voters=case["voters"])
+    replica.become_leader()
+    change(replica, *proposals(case))
+    new = replica.raft.configuration.member(2)
+    assert (sorted(replica.raft.configuration.learners), replica.raft.commit_index) == ([2], 2)
+    replica.step(AppendEntriesReply(new, Member(1), 1, 0, rejected=2))
+    replica.step(AppendEntriesReply(new, Member(1), 1, 2))
+    assert [sets_of(replica.raft.configuration)] == told_configurations(case)
+    assert replica.raft.commit_index == 2
+    replica.step(AppendEntriesReply(new, Member(1), 1, 3))
+    assert replica.raft.commit_index == 3
+
+
+def tell_remove_two(case: Case) -> None:
+    replica = Replica(voters=case["voters"])
+    replica.become_leader()
+    replica.hear_ack(2, 1)
+    change(replica, *proposals(case))
+    joint, left = told_configurations(case)
+    assert (sets_of(replica.raft.configuration), replica.raft.commit_index) == (joint, 1)
+    replica.hear_ack(2, 2)
+    replica.propose()
+    replica.propose()
+    # Nobody is left but the leader itself.
+    assert (sets_of(replica.raft.configuration), replica.raft.commit_index) == (left, 5)
+    assert len(replica.accepted) == 3
+    assert sum(entry.kind is EntryKind.CONFIGURATION for ready in replica.writes for entry in ready.entries) == 2
+
+
+def tell_replace_leader(case: Case) -> None:
+    network = Network(case["voters"])
+    network.add_node(4)
+    network.elect(case["leader"])
+    network.change(1, 2, 3, 4)
+    joint, left = told_configurations(case)
+    while not network.nodes[1].configuration.is_joint:
+        network.deliver_one()
+    assert sets_of(network.nodes[1].configuration) == joint
+    network.wait(E)
+    assert sets_of(network.nodes[2].configuration) == left
+    assert (network.nodes[1].role, network.nodes[2].term) == (Role.FOLLOWER, 2)
+    network.campaign(1)
+    assert (network.nodes[1].role, network.leader in (2, 3)) == (Role.FOLLOWER, True)
+
+
+def tell_pending(case: Case) -> None:
+    replica = Replica(voters=case["voters"])
+    replica.become_leader()
+    replica.hear_ack(2, 1)
+    change(replica, ["v8"])
+    pending = replica.raft.configuration
+    change(replica, ["v9"])
+    assert refusals(replica) == ["change_pending"]
+    assert (replica.raft.configuration, replica.raft.log.last_index) == (pending, 2)
+
+
+def tell_loss(case: Case) -> None:
+    joint, left = told_configurations(case)[0], {**told_configurations(case)[0], "outgoing": []}
+    raft = make_raft(1, configuration(joint))
+    assert raft.log.last_index == 0, "as follower: no leave entry"
+    turns = Turns(raft)
+    raft.step(TimePassed(), 0)
+    turns.settle(0)
+    assert raft.role is Role.LEADER
+    assert sets_of(raft.configuration) == left
+
+
+def tell_last(case: Case) -> None:
+    for learners in ([], [2]):
+        replica = Replica(voters=case["voters"], learners=learners)
+        replica.step(Campaign())
+        change(replica, *proposals(case))
+        assert refusals(replica) == ["removes_all_voters"]
+        assert replica.raft.log.last_index == 1
+
+
+STORIES = {
+    "add one voter directly": tell_add,
+    "remove two of three, auto joint": tell_remove_two,
+    "replace the leader, step down on removal": tell_replace_leader,
+    "pending change blocks a second one": tell_pending,
+    "auto leave survives loss of leadership": tell_loss,
+    "removing the only voter is refused": tell_last,
+}
+
+
+@table(
+    "confchange_raft_level",
+    "flows",
+    leaves_out={
+        2: "A joint configuration is always left by the leader, never by hand.",
+        5: "A configuration is in force when it is appended: the quorum that shrinks commits the change itself, and what follows it.",
+    },
+)
+def test_flows(case: Case) -> None:
+    """The table's stories, but for two differences: each step is in force when appended, and a new voter learns first."""
+    STORIES[case["name"]](case)

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 import pytest
 
 from tests.conformance.tables import Case, table
+from trioraft._errors import ChangeRefusedError
 from trioraft._types import EntryId
 from trioraft.core import Configuration
-from trioraft.core._confchange import ChangeRefusedError, Target, enter_joint, leave_joint, simple
+from trioraft.core._confchange import Target, enter_joint, leave_joint, simple
 
 SETS = ("voters", "outgoing", "learners", "learners_next")
 
@@ -35,7 +36,7 @@ def target_after(configuration: Configuration, changes: Iterable[str]) -> Target
 
 def take_step(configuration: Configuration, step: Case, added_by: EntryId) -> Configuration:
     if step["op"] == "leave_joint":
-        return leave_joint(configuration)
+        return leave_joint(configuration, added_by)
     target = target_after(configuration, step["changes"])
     return {"simple": simple, "enter_joint": enter_joint}[step["op"]](configuration, target, added_by)
 

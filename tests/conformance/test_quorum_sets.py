@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from tests.conformance.tables import Case, table
+from tests.core.harness import E, Network
 from trioraft._types import EntryId
 from trioraft.core import Configuration
 from trioraft.core._confchange import next_configuration
@@ -51,3 +52,28 @@ def test_direct_step_is_safe(case: Case) -> None:
 def test_next_step_to_target(case: Case) -> None:
     after = next_configuration(configuration(case["current"]), case["target"], (), EntryId(1, 1))
     assert after == configuration(case["next"])
+
+
+@table("quorum_sets", "end_to_end_change")
+def test_end_to_end_change(case: Case) -> None:
+    """The table's nodes count from 0, ours from 1. Whoever is to be added waits to join."""
+    before, named, after = ({node_id + 1 for node_id in case[key]} for key in ("voters", "arg", "final_voters"))
+    network = Network(before)
+    for node_id in sorted(named - before):
+        network.add_node(node_id)
+    network.elect(1)
+    network.propose(1, *[b"x"] * 10)
+    target = {"replace": named, "add": before | named, "remove": before - named}[case["op"]]
+    network.change(1, *target)
+    network.wait(9 * E)
+    leader = network.leader
+    assert leader in after
+    network.propose(leader, *[b"y"] * 10)
+    network.wait(E)
+    for node_id in after:
+        assert network.nodes[node_id].configuration.voters == after
+        assert [entry.payload for entry in network.applied[node_id][-10:]] == [b"y"] * 10
+    for node_id in before - after:
+        assert not network.nodes[node_id].can_campaign or network.nodes[node_id].leader is None
+        assert all(entry.payload != b"y" for entry in network.applied[node_id])
+    assert network.refused == []

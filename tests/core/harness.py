@@ -47,7 +47,9 @@ from trioraft.core import (
     PreVoteReply,
     Propose,
     Raft,
+    Read,
     Ready,
+    Removed,
     RequestVote,
     RequestVoteReply,
     Role,
@@ -56,8 +58,10 @@ from trioraft.core import (
     SnapshotTaken,
     Target,
     Terms,
+    TimeoutNow,
     TimePassed,
     Timing,
+    TransferLeadership,
     decode_configuration,
 )
 
@@ -96,10 +100,13 @@ def make_raft(
     if term is None:
         term = entries[-1].term if entries else 0
     me = configuration.member(node_id) if node_id in configuration.members() else Member(node_id)
+    # Whatever lives they have now, all of them were there when the group began.
+    founders = attrs.evolve(configuration, replicas={})
+    changes = [(e.index, decode_configuration(e.payload)) for e in entries if e.kind is EntryKind.CONFIGURATION]
     return Raft(
         me,
-        configuration,
-        Durable(hard_state=HardState(term, vote), entries=entries),
+        founders,
+        Durable(hard_state=HardState(term, vote), entries=entries, configurations=[(0, configuration), *changes]),
         config=config or GroupConfig(),
         timing=timing,
         random=random.Random(seed),
@@ -185,6 +192,8 @@ class Disk:
 
     configuration: Configuration
     """The one where the log begins."""
+    me: Member
+    awaits_number: bool = False
     hard_state: HardState = HardState()
     start: EntryId = NOTHING
     entries: list[Entry] = attrs.Factory(list)
@@ -220,6 +229,8 @@ class Disk:
     def write(self, ready: Ready) -> None:
         if ready.hard_state is not None:
             self.hard_state = ready.hard_state
+        if ready.me is not None:
+            self.me, self.awaits_number = ready.me, False
         if ready.install is not None:
             at = ready.install.at
             if at not in self.snapshots:
@@ -276,8 +287,6 @@ class Network:
         self.random = random.Random(seed)
         self.nodes: dict[NodeId, Raft] = {}
         self.disks: dict[NodeId, Disk] = {}
-        self.members: dict[NodeId, Member] = {}
-        """The present life of each node in the group."""
         self.applied: dict[NodeId, list[Entry]] = {}
         """What each node's state machine has been given since its last start or restore."""
         self.restored: dict[NodeId, EntryId] = {}
@@ -289,6 +298,7 @@ class Network:
         """Snapshots on their way wait in `streams`, until `end_stream`."""
         self.streams: deque[tuple[NodeId, SendSnapshot]] = deque()
         self.accepted: list[object] = []
+        self.answered: list[tuple[object, object]] = []
         self.refused: list[tuple[object, Exception]] = []
         self.trace: list[str] = []
         self.sent: list[Message] = []
@@ -299,22 +309,33 @@ class Network:
         # The last attach or detach line from one node to another, and those that are lost so far.
         self._lines: dict[tuple[NodeId, NodeId], Attach | Detach] = {}
         self._lost_lines: set[tuple[NodeId, NodeId]] = set()
+        self._joined: set[NodeId] = set()
         self._sequence = 0
         for node_id in self.configuration.members():
             entries = list(entries_of((logs or {}).get(node_id, ())))
             term = (terms or {}).get(node_id, entries[-1].term if entries else 0)
-            self.disks[node_id] = Disk(self.configuration, HardState(term), entries=entries)
-            self.members[node_id] = self.configuration.member(node_id)
+            self.disks[node_id] = Disk(self.configuration, self.configuration.member(node_id), hard_state=HardState(term), entries=entries)
         for node_id in self.configuration.members():
             self._start(node_id)
         self._refresh_liveness()
 
     def add_node(self, node_id: NodeId) -> None:
-        """Let there be another node. It has no replica of the group before it is a member."""
+        """Let there be another node, with a replica that joins whenever a leader calls it."""
         for view in self._liveness.values():
             view[node_id] = 0
         self._liveness[node_id] = dict.fromkeys(self._liveness, 0)
-        self._begin_life(Member(node_id))
+        self._join(Member(node_id))
+
+    def replace(self, node_id: NodeId) -> None:
+        """Remove a node's replica with all that it had, and let a new one join; the number of the old one never comes again."""
+        if node_id in self.nodes:
+            self.crash(node_id)
+        self._join(self.disks[node_id].me)
+
+    @property
+    def members(self) -> dict[NodeId, Member]:
+        """The present life of each node in the group, as its disk has it."""
+        return {node_id: disk.me for node_id, disk in self.disks.items()}
 
     # Faults
 
@@ -411,6 +432,13 @@ class Network:
         target = Target(frozenset(voters), frozenset(learners))
         self.step(node_id, ChangeMembers(target, target))
 
+    def read_index(self, node_id: NodeId, *tokens: str) -> None:
+        for token in tokens:
+            self.step(node_id, Read(token))
+
+    def transfer(self, node_id: NodeId, target: NodeId | None = None) -> None:
+        self.step(node_id, TransferLeadership("transfer", target))
+
     def snapshot(self, node_id: NodeId) -> EntryId:
         """Take a snapshot of what one node's machine has applied, unless it waits to be restored itself."""
         raft = self.nodes[node_id]
@@ -434,7 +462,7 @@ class Network:
         source, send = self.streams.popleft()
         target = send.target.node_id
         at = self.disks[source].snapshot
-        arrives = arrives and self._reaches(source, target) and self._reaches(target, source) and self.members[target] == send.target
+        arrives = arrives and self._reaches(source, target) and self._reaches(target, source) and self.nodes[target].me == send.target
         if arrives:
             configuration = self.disks[source].snapshots[at]
             self.disks[target].snapshots[at] = configuration
@@ -486,6 +514,8 @@ class Network:
             self.applied[node_id] += ready.committed
             self.step(node_id, Applied(ready.committed[-1].index))
         self.accepted += [token for token, _ in ready.accepted]
+        self.answered += ready.answered
+        self.trace += [f"n{node_id} answers {token!r}: {value}" for token, value in ready.answered]
         self.refused += ready.refused
         self.trace += [f"n{node_id} refuses {token!r}: {error}" for token, error in ready.refused]
         if ready.role_change is not None:
@@ -560,8 +590,8 @@ class Network:
         disk = self.disks[node_id]
         self.applied[node_id], self.restored[node_id] = [], disk.snapshot
         self.nodes[node_id] = Raft(
-            self.members[node_id],
-            self.configuration,
+            disk.me,
+            Configuration(()) if node_id in self._joined else self.configuration,
             disk.durable,
             config=self.config,
             timing=self.timing,
@@ -569,14 +599,13 @@ class Network:
             liveness=self._liveness[node_id],
             now=self.now,
             applied=disk.snapshot.index,
+            awaits_number=disk.awaits_number,
         )
 
-    def _begin_life(self, member: Member) -> None:
-        """Begin anew with an empty disk: the former life of the node, if it had one, counts for nothing any more."""
-        node_id = member.node_id
-        if node_id in self.nodes:
-            self.crash(node_id)
-        self.members[node_id], self.disks[node_id] = member, Disk(self.configuration)
+    def _join(self, barred: Member) -> None:
+        node_id = barred.node_id
+        self._joined.add(node_id)
+        self.disks[node_id] = Disk(Configuration(()), barred, awaits_number=True)
         self._start(node_id)
         self._refresh_liveness()
 
@@ -643,9 +672,6 @@ class Network:
             message = self._in_flight.popleft()
             pair = message.source.node_id, message.target.node_id
             if self._reaches(*pair):
-                if message.target.replica > self.members[pair[1]].replica:
-                    # In a cluster somebody adds the group at the new member.
-                    self._begin_life(message.target)
                 self.step(message.target.node_id, message)
                 return message
             if isinstance(message, Attach | Detach) and self._lines.get(pair) is message:
@@ -680,5 +706,7 @@ def _details(message: Message) -> str:
             return f" commit {message.commit}" + (f" round {message.round}" if message.round else "")
         case InstallSnapshot():
             return f" {message.at} {message.configuration}"
-        case Attach() | Detach() | AttachRefused():
+        case Removed():
+            return f" by {message.index}"
+        case Attach() | Detach() | AttachRefused() | TimeoutNow():
             return ""

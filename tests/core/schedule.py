@@ -9,7 +9,7 @@ import attrs
 from tests.core.harness import E, Network
 from trioraft._types import NodeId
 
-ACTIONS = "cut heal crash restart stall sync wait snapshot hold_loads hold_streams end_stream change propose"
+ACTIONS = "cut heal crash restart stall sync wait snapshot hold_loads hold_streams end_stream replace change propose"
 
 
 @attrs.define
@@ -75,6 +75,8 @@ class Schedule:
                 network.holds_streams = generator.random() < 0.5
             case "end_stream" if network.streams:
                 network.end_stream(arrives=generator.random() < 0.7)
+            case "replace" if len(network.nodes) == 5 and not self._is_in_a_log(node_id):
+                network.replace(node_id)
             case "change":
                 voters = generator.sample(range(1, 6), generator.randrange(2, 6))
                 for leader in network.leaders:
@@ -82,6 +84,9 @@ class Schedule:
             case _:
                 for leader in network.leaders:
                     network.propose(leader, payload)
+
+    def _is_in_a_log(self, node_id: NodeId) -> bool:
+        return any(node_id in raft.configuration.members() for raft in self.network.nodes.values())
 
     def _check_safety(self) -> None:
         for leader in self.network.leaders:

@@ -168,7 +168,7 @@ def test_a_leader_counts_a_detached_member_only_while_it_speaks() -> None:
     assert raft.deadline == NEVER
     raft.step(Detach(N3, N1, 1), 10 * E + 5)
     assert raft.deadline == 11 * E + 5
-    raft.step(Detach(Member(9), N1, 1), 10 * E + 5)
+    raft.step(Detach(Member(9, EntryId(1, 1)), N1, 1), 10 * E + 5)
     assert raft.dropped == {"stranger": 1}
     # It speaks again, in this term: it is called back, and counts again.
     raft.step(HeartbeatReply(N2, N1, 1, 1), 11 * E)

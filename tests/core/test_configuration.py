@@ -17,6 +17,7 @@ from trioraft.core._confchange import ChangeRefusedError, Target, enter_joint, l
 from trioraft.core._quorum import VoteResult, vote_result
 
 ADDED_BY = EntryId(2, 7)
+LEFT_BY = EntryId(2, 9)
 NODE_IDS = st.integers(1, 7)
 
 
@@ -134,7 +135,7 @@ def quorums(configuration: Configuration) -> list[frozenset[NodeId]]:
 def test_a_life_has_one_replica_number(configuration: Configuration, target: Target) -> None:
     """Who stays keeps its number through promotion and demotion; who is new gets the position of the entry that added it."""
     joint = enter_joint(configuration, target, ADDED_BY)
-    left = leave_joint(joint)
+    left = leave_joint(joint, LEFT_BY)
     for node_id in joint.members():
         assert joint.member(node_id).replica == configuration.replicas.get(node_id, ADDED_BY)
     for node_id in left.members():
@@ -149,7 +150,7 @@ def test_a_small_change_ends_where_joint_consensus_would(configuration: Configur
             simple(configuration, target, ADDED_BY)
         assert refused.value.kind == "needs_joint"
     else:
-        assert simple(configuration, target, ADDED_BY) == leave_joint(enter_joint(configuration, target, ADDED_BY))
+        assert simple(configuration, target, ADDED_BY) == leave_joint(enter_joint(configuration, target, ADDED_BY), LEFT_BY)
 
 
 @given(settled(), targets())
@@ -157,7 +158,7 @@ def test_a_voter_that_shall_learn_votes_until_the_old_half_is_dropped(configurat
     joint = enter_joint(configuration, target, ADDED_BY)
     assert joint.learners_next == configuration.voters & target.learners
     assert all(joint.is_voter(node_id) for node_id in joint.learners_next)
-    assert leave_joint(joint).learners == target.learners
+    assert leave_joint(joint, LEFT_BY).learners == target.learners
 
 
 def test_a_node_added_again_begins_a_new_life() -> None:
@@ -180,7 +181,7 @@ NOBODY = Target(frozenset(), frozenset({1}))
         ("joint_in_progress", lambda: next_configuration(JOINT, {1, 2, 3}, (), ADDED_BY)),
         ("needs_joint", lambda: simple(Configuration.bootstrap([1]), THREE, ADDED_BY)),
         ("no_voters_to_join_from", lambda: enter_joint(Configuration(()), ONE, ADDED_BY)),
-        ("not_joint", lambda: leave_joint(Configuration.bootstrap([1]))),
+        ("not_joint", lambda: leave_joint(Configuration.bootstrap([1]), LEFT_BY)),
         ("removes_all_voters", lambda: simple(Configuration.bootstrap([1]), NOBODY, ADDED_BY)),
         ("removes_all_voters", lambda: enter_joint(Configuration.bootstrap([1, 2]), NOBODY, ADDED_BY)),
         ("removes_all_voters", lambda: next_configuration(Configuration.bootstrap([1, 2, 3]), (), {1}, ADDED_BY)),
@@ -208,7 +209,7 @@ def test_mb_3_a_second_change_is_refused_and_the_pending_one_unharmed() -> None:
     joint = next_configuration(Configuration.bootstrap([1, 2, 3]), {3, 4, 5}, {1}, ADDED_BY)
     with pytest.raises(ChangeRefusedError, match="under way"):
         next_configuration(joint, {3, 4, 6}, {1}, EntryId(2, 8))
-    assert next_configuration(joint, {3, 4, 5}, {1}, EntryId(2, 8)) == leave_joint(joint)
+    assert next_configuration(joint, {3, 4, 5}, {1}, EntryId(2, 8)) == leave_joint(joint, LEFT_BY)
 
 
 def test_nobody_is_a_voter_and_a_learner_at_once() -> None:

@@ -14,6 +14,7 @@ JOINT = Configuration(
     learners=frozenset({7}),
     learners_next=frozenset({4}),
     replicas={9: EntryId(2, 30), 7: EntryId(1, 1 << 40)},
+    index=1 << 41,
 )
 
 nodes = st.sets(st.integers(1, (1 << 32) - 1), max_size=6)
@@ -25,8 +26,10 @@ def test_what_is_encoded_is_decoded(voters: set[int], outgoing: set[int], learne
     learners -= voters | outgoing
     members = voters | outgoing | learners
     replicas = {node: EntryId(*data.draw(st.tuples(st.integers(0, 99), st.integers(0, 1 << 60)))) for node in members}
-    configuration = Configuration(voters, outgoing, learners, next_learners, replicas)
-    assert decode_configuration(encode_configuration(configuration)) == configuration
+    index = data.draw(st.integers(0, (1 << 64) - 1))
+    configuration = Configuration(voters, outgoing, learners, next_learners, replicas, index)
+    decoded = decode_configuration(encode_configuration(configuration))
+    assert (decoded, decoded.index) == (configuration, index)
 
 
 def test_every_cut_and_every_addition_is_refused() -> None:
@@ -48,7 +51,7 @@ def test_every_flipped_bit_is_refused_or_gives_another_configuration() -> None:
             found = decode_configuration(bytes(flipped))
         except BadConfigurationError:
             continue
-        assert found != JOINT
+        assert (found, found.index) != (JOINT, JOINT.index)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,6 @@ def test_every_flipped_bit_is_refused_or_gives_another_configuration() -> None:
     ],
 )
 def test_other_ways_to_say_it_are_refused(configuration: Configuration, other: bytes) -> None:
-    assert encode_configuration(configuration) != other
+    assert encode_configuration(configuration) != bytes(8) + other
     with pytest.raises(BadConfigurationError):
-        decode_configuration(other)
+        decode_configuration(bytes(8) + other)

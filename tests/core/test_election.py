@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from tests.core.harness import E, Network, Turns, make_leader, make_raft, voters_of
@@ -123,13 +124,13 @@ def test_EL_9_vote_from_a_stranger() -> None:
     raft.step(Campaign(), 0)
     turns.settle(0)
     # Pre-votes of a stranger and of n3's former life count as little as votes do.
-    raft.step(PreVoteReply(Member(9), N1, 1, granted=True), 0)
+    raft.step(PreVoteReply(Member(9, EntryId(1, 1)), N1, 1, granted=True), 0)
     raft.step(PreVoteReply(N3, N1, 1, granted=True), 0)
     assert raft.role is Role.PRE_CANDIDATE
     raft.step(PreVoteReply(N2, N1, 1, granted=True), 0)
     turns.settle(0)
     assert raft.role is Role.CANDIDATE
-    raft.step(RequestVoteReply(Member(9), N1, 1, granted=True), 0)
+    raft.step(RequestVoteReply(Member(9, EntryId(1, 1)), N1, 1, granted=True), 0)
     raft.step(RequestVoteReply(N3, N1, 1, granted=True), 0)
     raft.step(RequestVoteReply(Member(3, EntryId(3, 9)), N1, 1, granted=True), 0)
     assert raft.role is Role.CANDIDATE
@@ -156,7 +157,7 @@ def test_the_own_vote_counts_when_it_is_durable() -> None:
     raft.step(PreVoteReply(N2, N1, 1, granted=True), 0)
     ready = raft.take_ready(2)
     assert ready.messages == ()
-    assert ready.after_write == (request(N1, 1, target=N2),)
+    assert ready.after_write == (attrs.evolve(request(N1, 1, target=N2), genesis=raft.genesis),)
     raft.step(RequestVoteReply(N2, N1, 1, granted=True), 0)
     assert raft.role is Role.CANDIDATE
     raft.step(Persisted(1), 0)
@@ -410,8 +411,8 @@ def test_a_leader_sticks_to_itself_and_calls_the_asker() -> None:
         messages = turns.settle(0)
         assert messages[:2] == [Attach(N1, N2, 1), Heartbeat(N1, N2, 1, 1)]
         assert raft.role is Role.LEADER
-    raft.step(PreVote(Member(9), N1, 2, EntryId(1, 1)), 0)
-    assert turns.settle(0) == [PreVoteReply(N1, Member(9), 1, granted=False)]
+    raft.step(PreVote(Member(9, EntryId(1, 1)), N1, 2, EntryId(1, 1)), 0)
+    assert turns.settle(0) == [PreVoteReply(N1, Member(9, EntryId(1, 1)), 1, granted=False)]
 
 
 def test_a_stuck_candidate_is_freed() -> None:

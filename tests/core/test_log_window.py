@@ -101,7 +101,7 @@ def test_what_a_start_found_does_not_count_as_waiting() -> None:
 
 def test_configurations_roll_back_with_their_entries_and_are_known_where_the_log_begins() -> None:
     log = Log(configurations=Configurations([(0, BASE)]))
-    more, most = voters_of(1, 2, 3, 4), voters_of(1, 2, 3, 4, 5)
+    more, most = attrs.evolve(voters_of(1, 2, 3, 4), index=2), attrs.evolve(voters_of(1, 2, 3, 4, 5), index=4)
     log.append(sized(1, 0))
     log.append(Entry(2, 1, EntryKind.CONFIGURATION, encode_configuration(more)))
     log.merge(EntryId(1, 2), [sized(3, 0), Entry(4, 1, EntryKind.CONFIGURATION, encode_configuration(most)), sized(5, 0)])
@@ -126,6 +126,9 @@ def test_a_configuration_that_cannot_be_read_stops_the_group() -> None:
             log.append(bad)
     with pytest.raises(InvariantError, match="entry 1@1: not a configuration"):
         Log().merge(NOTHING, [bad])
+    other = Entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(attrs.evolve(BASE, index=2)))
+    with pytest.raises(InvariantError, match="entry 1@1: a configuration that says it is that of index 2"):
+        Log().append(other)
 
 
 def test_an_install_cannot_vouch_before_it_is_durable() -> None:
@@ -144,7 +147,7 @@ def test_an_install_cannot_vouch_before_it_is_durable() -> None:
 class Model:
     """The log as a plain list, and the disk that it is written to."""
 
-    disk: Disk = attrs.Factory(lambda: Disk(BASE))
+    disk: Disk = attrs.Factory(lambda: Disk(BASE, Member(1)))
     entries: list[Entry] = attrs.Factory(list)
     start: EntryId = NOTHING
     commit: int = 0

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 
+import attrs
 import pytest
 
 from tests.core.harness import E, Network, Turns, entries_of, make_leader, make_raft, voters_of
 from tests.core.schedule import Schedule
-from trioraft._errors import ConfigError, InvariantError, NotLeaderError
+from trioraft._errors import ConfigError, InvariantError, NotLeaderError, OutcomeUnknownError
 from trioraft._types import NEVER, EntryId, Member
 from trioraft.core import (
     AppendEntries,
     AppendEntriesReply,
     Attach,
+    Campaign,
     ChangeMembers,
     Configuration,
     Detach,
@@ -22,17 +24,29 @@ from trioraft.core import (
     EntryKind,
     GroupConfig,
     HardState,
+    Heartbeat,
+    HeartbeatReply,
+    PeerUp,
     Persisted,
+    PreVoteReply,
+    Propose,
     Raft,
+    Removed,
+    RequestVoteReply,
     Role,
+    SnapshotTaken,
     Target,
+    TimeoutNow,
     TimePassed,
     Timing,
+    TransferLeadership,
     decode_configuration,
     encode_configuration,
 )
+from trioraft.core._membership import step_aside
+from trioraft.core._roles import Leader
 
-N1, N2, N3 = Member(1), Member(2), Member(3)
+N1, N2, N3, N4 = Member(1), Member(2), Member(3), Member(4, EntryId(1, 2))
 LIVE = {2: NEVER, 3: NEVER, 4: NEVER, 5: NEVER}
 
 
@@ -45,7 +59,18 @@ def accept(raft: Raft, node_id: int, match: int, now: int = 0) -> None:
 
 
 def configuration_entry(index: int, term: int, configuration: Configuration) -> Entry:
-    return Entry(index, term, EntryKind.CONFIGURATION, encode_configuration(configuration))
+    return Entry(index, term, EntryKind.CONFIGURATION, encode_configuration(attrs.evolve(configuration, index=index)))
+
+
+def commit(leader: Raft, turns: Turns, *nodes: int, now: int = 0) -> None:
+    """Everything is on the leader's disk, and on these nodes'; again and again, while the leader goes on."""
+    last = 0
+    while leader.role is Role.LEADER and last != leader.log.last_index:
+        last = leader.log.last_index
+        turns.settle(now)
+        for node_id in nodes:
+            if node_id in leader.configuration.members():
+                accept(leader, node_id, last, now)
 
 
 def refusals(turns: Turns) -> list[str]:
@@ -55,66 +80,91 @@ def refusals(turns: Turns) -> list[str]:
 # The leader
 
 
-def test_one_step_is_in_force_as_soon_as_it_is_appended() -> None:
+def test_CM_8_a_node_that_shall_vote_learns_first() -> None:
+    """Thesis 4.2.1: it votes once it has caught up; and each step is in force as soon as it is appended."""
     leader, turns = make_leader(liveness=LIVE)
     change(leader, 1, 2, 3, 4)
-    assert leader.configuration.voters == {1, 2, 3, 4}
-    assert leader.configuration.member(4) == Member(4, EntryId(1, 2))
+    assert str(leader.configuration) == "(1 2 3) learners (4)"
+    assert (leader.configuration.member(4), leader.configuration.index) == (N4, 2)
     ready = turns.take()
-    assert ready.accepted == (("change", EntryId(1, 2)),)
+    assert (ready.accepted, ready.refused) == ((), ())
     assert [entry.kind for entry in ready.entries] == [EntryKind.CONFIGURATION]
-    assert decode_configuration(ready.entries[0].payload) == leader.configuration
-    assert Attach(N1, Member(4, EntryId(1, 2)), 1) in ready.messages
+    decoded = decode_configuration(ready.entries[0].payload)
+    assert (decoded, decoded.index) == (leader.configuration, 2)
+    assert Attach(N1, N4, 1) in ready.messages
     # The new one is probed from the end; the others go on as before.
     appends = {m.target.node_id: m for m in ready.messages if isinstance(m, AppendEntries)}
     assert {node_id: len(m.entries) for node_id, m in appends.items()} == {2: 1, 3: 1, 4: 0}
     assert appends[4].previous == EntryId(1, 2)
     leader.step(Persisted(ready.sequence), 0)
-    accept(leader, 2, 2)
-    # Two of four are no majority.
-    assert leader.commit_index == 1
     accept(leader, 4, 2)
+    assert leader.commit_index == 1, "a learner does not count"
+    accept(leader, 2, 2)
     assert leader.commit_index == 2
+    # All is ready: the target, and from here on a majority is three of four.
+    assert leader.configuration.voters == {1, 2, 3, 4}
+    assert leader.configuration.member(4) == N4
     ready = turns.take()
+    assert ready.accepted == (("change", EntryId(1, 3)),)
     # It is told like any entry; whoever applies skips it.
     assert [entry.kind for entry in ready.committed] == [EntryKind.CONFIGURATION]
+    leader.step(Persisted(ready.sequence), 0)
+    accept(leader, 2, 3)
+    assert leader.commit_index == 2
+    accept(leader, 4, 3)
+    assert leader.commit_index == 3
     assert leader.watched() == {1, 2, 3, 4}
+
+
+def test_a_joint_configuration_is_not_left_for_what_came_before_it() -> None:
+    leader, turns = make_leader(configuration=voters_of(1, 2, 3, 4), liveness=LIVE)
+    leader.step(Propose(None, b""), 0)
+    change(leader, 1, 2)
+    turns.settle(0)
+    for node_id in (2, 3):
+        accept(leader, node_id, 2)
+    assert (leader.commit_index, leader.configuration.is_joint) == (2, True)
 
 
 def test_what_is_known_of_the_others_stays() -> None:
     leader, turns = make_leader(liveness=LIVE)
     view = leader.state.members[2]  # type: ignore[union-attr]
-    change(leader, 1, 2, 4)
-    assert leader.configuration.is_joint
+    change(leader, 1, 2, learners=(4, 3))
     state = leader.state
     assert state.members[2] is view  # type: ignore[union-attr]
     assert list(state.members) == [2, 3, 4]  # type: ignore[union-attr]
     assert leader.status().match == {1: 1, 2: 1, 3: 1, 4: 0}
 
 
-def test_a_joint_configuration_is_left_once_it_is_committed() -> None:
-    """MB-2: it takes both majorities."""
+def test_MB_2_a_joint_configuration_takes_both_majorities_and_is_left_once_it_is_committed() -> None:
     leader, turns = make_leader(liveness=LIVE)
     change(leader, 1, 4, 5)
+    turns.settle(0)
+    for node_id in (4, 5, 2):
+        accept(leader, node_id, 2)
     assert str(leader.configuration) == "(1 4 5)&(1 2 3)"
-    leader.step(Persisted(turns.take().sequence), 0)
-    accept(leader, 4, 2)
-    accept(leader, 5, 2)
-    assert leader.commit_index == 1
-    accept(leader, 2, 2)
-    assert leader.commit_index == 2
-    assert str(leader.configuration) == "(1 4 5)"
+    change(leader, 1, 2, token="another")
     ready = turns.take()
-    assert [str(entry) for entry in ready.entries] == ["3@1"]
+    assert [(token, getattr(error, "kind", "")) for token, error in ready.refused] == [("another", "change_pending")]
+    leader.step(Persisted(ready.sequence), 0)
+    accept(leader, 4, 3)
+    accept(leader, 5, 3)
+    assert leader.commit_index == 2
+    accept(leader, 2, 3)
+    assert leader.commit_index == 3
+    assert (str(leader.configuration), leader.configuration.index) == ("(1 4 5)", 4)
+    ready = turns.take()
+    assert ready.accepted == (("change", EntryId(1, 4)),)
+    assert [str(entry) for entry in ready.entries] == ["4@1"]
     assert {m.target for m in ready.messages if isinstance(m, Detach)} == {N2, N3}
     assert list(leader.state.members) == [4, 5]  # type: ignore[union-attr]
     assert set(leader.status().match) == {1, 4, 5}
     # Those who were removed are strangers now.
-    leader.step(AppendEntriesReply(N2, N1, 1, 3), 0)
+    leader.step(AppendEntriesReply(N2, N1, 1, 4), 0)
     assert leader.dropped == {"stranger": 1}
     leader.step(Persisted(ready.sequence), 0)
-    accept(leader, 4, 3)
-    assert leader.commit_index == 3
+    accept(leader, 4, 4)
+    assert leader.commit_index == 4
     assert not leader.configuration.is_joint
 
 
@@ -155,6 +205,7 @@ def test_MB_3_a_new_leader_counts_its_uncommitted_tail_as_pending() -> None:
     )
     turns = Turns(raft)
     assert raft.configuration == after
+    assert raft.configuration.index == 2
     raft.become_candidate(0)
     turns.settle(0)
     raft.become_leader({2, 3, 4}, 0)
@@ -169,11 +220,12 @@ def test_MB_3_a_new_leader_counts_its_uncommitted_tail_as_pending() -> None:
     assert refusals(turns) == []
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_MB_12_what_makes_no_sense_is_refused_before_the_log() -> None:
     leader, turns = make_leader(liveness=LIVE)
     change(leader)
     change(leader, learners=(1,))
-    assert refusals(turns) == ["removes_all_voters", "removes_all_voters"]
+    change(leader, learners=(4,))
+    assert refusals(turns) == ["removes_all_voters"] * 3
     change(leader, 0, 1, 2, 3)
     (refused,) = turns.take().refused
     assert refused[0] == "change"
@@ -181,11 +233,15 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert leader.log.last_index == 1
 
 
-def test_asking_for_what_is_there_already_is_accepted() -> None:
+def test_asking_for_what_is_there_already_is_answered_with_its_index() -> None:
     leader, turns = make_leader(liveness=LIVE)
     change(leader, 1, 2, 3)
-    assert turns.take().accepted == (("change", EntryId(1, 2)),)
-    assert leader.configuration == voters_of(1, 2, 3)
+    assert turns.take().answered == (("change", 0),)
+    change(leader, 1, 2)
+    commit(leader, turns, 2)
+    change(leader, 1, 2)
+    assert turns.take().answered == (("change", 2),)
+    assert leader.log.last_index == 2
 
 
 def test_only_leaders_change_members() -> None:
@@ -204,16 +260,6 @@ def test_a_learner_gets_the_log_and_has_no_say() -> None:
     assert leader.commit_index == 2
 
 
-def test_new_voters_have_a_timeout_to_be_heard() -> None:
-    """Else a leader whose new half has never spoken would step down at once."""
-    leader, turns = make_leader(liveness={2: NEVER, 3: NEVER})
-    change(leader, 1, 4, 5, now=10 * E)
-    leader.step(TimePassed(), 11 * E - 1)
-    assert leader.role is Role.LEADER
-    leader.step(TimePassed(), 11 * E)
-    assert leader.role is Role.FOLLOWER
-
-
 def test_MB_4_a_leader_that_is_removed_leads_until_that_is_committed() -> None:
     leader, turns = make_leader(liveness=LIVE)
     change(leader, 2, 3)
@@ -223,22 +269,367 @@ def test_MB_4_a_leader_that_is_removed_leads_until_that_is_committed() -> None:
     accept(leader, 3, 2)
     assert leader.commit_index == 2
     assert leader.role is Role.FOLLOWER
-    assert {m.target for m in turns.take().messages if isinstance(m, Detach)} == {N2, N3}
+    messages = [m for m in turns.take().messages if isinstance(m, Detach | TimeoutNow)]
+    # The voter that has most takes over at once, and hears of that before it forgets its leader.
+    assert messages == [TimeoutNow(N1, N2, 1), Detach(N1, N2, 1), Detach(N1, N3, 1)]
     assert leader.deadline == NEVER, "it never campaigns again"
+    assert leader.status().is_removed
+    leader.step(Campaign(), 9 * E)
+    assert leader.role is Role.FOLLOWER
 
 
 def test_a_member_in_a_new_life_is_another() -> None:
     leader, turns = make_leader(liveness=LIVE)
-    for voters in ((1, 2), (1, 2, 3)):
-        change(leader, *voters)
-        leader.step(Persisted(turns.take().sequence), 0)
-        accept(leader, 2, leader.log.last_index)
-        turns.settle(0)
+    change(leader, 1, 2)
+    commit(leader, turns, 2)
+    change(leader, 1, 2, learners=(3,))
+    commit(leader, turns, 2)
     again = Member(3, EntryId(1, 3))
     assert leader.configuration.member(3) == again
     assert leader.status().match[3] == 0
     leader.step(AppendEntriesReply(N3, N1, 1, 3), 0)
-    assert leader.dropped == {"former replica": 1}
+    assert leader.dropped == {"removed source": 1}
+    assert turns.settle(0) == [Removed(N1, N3, 1, 3)]
+    assert leader.status().match[3] == 0
+
+
+# A change that takes its time
+
+
+def learner(*, liveness: dict[int, int] | None = None, config: GroupConfig | None = None) -> tuple[Raft, Turns]:
+    """A leader of (1 2 3) with learner 4, of which nothing has been heard; the step is committed."""
+    leader, turns = make_leader(liveness=LIVE if liveness is None else liveness, config=config)
+    change(leader, 1, 2, 3, learners=(4,))
+    commit(leader, turns, 2)
+    assert leader.commit_index == 2
+    return leader, turns
+
+
+def kinds(turns: Turns) -> list[str]:
+    """What has become of changes since the last Ready, in short."""
+    ready = turns.take()
+    done = [str(at) for _, at in ready.accepted]
+    return done + [getattr(error, "kind", type(error).__name__) for _, error in ready.refused]
+
+
+def test_MB_11_a_dead_node_never_gets_a_vote() -> None:
+    """Thesis 4.2.1: it stays a learner, so that another node that dies does not stop the group."""
+    network = Network((1, 2, 3))
+    network.elect(1)
+    network.change(1, 1, 2, 3, 4)
+    network.wait(9 * E)
+    assert network.refused == []
+    network.wait(E)
+    ((_, error),) = network.refused
+    assert (getattr(error, "kind", ""), "node 4" in str(error)) == ("learner_silent", True)
+    configuration = network.nodes[1].configuration
+    assert str(configuration) == "(1 2 3) learners (4)"
+    network.crash(3)
+    network.propose(1, b"x")
+    network.wait(E)
+    assert network.applied[2][-1].payload == b"x"
+    # The promotion of one that is silent is refused at once, and nothing is in the log.
+    last = network.nodes[1].log.last_index
+    network.change(1, 1, 2, 3, 4)
+    network.wait(0)
+    assert [getattr(error, "kind", "") for _, error in network.refused] == ["learner_silent"] * 2
+    assert network.nodes[1].log.last_index == last
+    assert network.nodes[1].deadline == NEVER
+
+
+def test_a_learner_that_has_said_nothing_is_behind_then_silent() -> None:
+    """Whatever its node's pulse says: the group may not be there."""
+    leader, turns = learner()
+    change(leader, 1, 2, 3, 4, now=E - 1)
+    assert kinds(turns) == ["learner_behind"]
+    change(leader, 1, 2, 3, 4, now=E)
+    assert kinds(turns) == ["learner_silent"]
+    assert leader.log.last_index == 2
+
+
+def test_a_learner_may_lag_so_much_and_no_more() -> None:
+    leader, turns = learner(config=GroupConfig(promotion_lag_max=3))
+    for _ in range(4):
+        leader.step(Propose(None, b""), 0)
+    turns.settle(0)
+    accept(leader, 4, 2)
+    change(leader, 1, 2, 3, 4)
+    assert kinds(turns) == ["learner_behind"]
+    accept(leader, 4, 3)
+    change(leader, 1, 2, 3, 4)
+    assert kinds(turns) == ["7@1"]
+
+
+def test_a_live_node_speaks_for_a_learner_that_has_answered_and_has_not_detached() -> None:
+    leader, turns = learner(liveness={2: NEVER, 3: NEVER, 4: 50 * E})
+    accept(leader, 4, 2)
+    for now, event, kind in [
+        (40 * E, Detach(N4, N1, 1), None),
+        (41 * E, None, "learner_silent"),
+        (42 * E, HeartbeatReply(N4, N1, 1, 2), None),
+        (50 * E, None, "learner_silent"),
+    ]:
+        if event is not None:
+            leader.step(event, now)
+        else:
+            change(leader, 1, 2, 3, 4, now=now)
+            assert kinds(turns) == [kind]
+        turns.settle(now)
+    leader.step(HeartbeatReply(N4, N1, 1, 2), 50 * E)
+    turns.settle(50 * E)
+    change(leader, 1, 2, 3, 4, now=51 * E - 1)
+    assert kinds(turns) == ["3@1"]
+
+
+def test_one_that_is_heard_may_take_as_long_as_it_takes() -> None:
+    leader, turns = make_leader(liveness=LIVE, config=GroupConfig(promotion_lag_max=0))
+    change(leader, 1, 2, 4)
+    commit(leader, turns, 2)
+    for now in range(E, 40 * E, 9 * E):
+        leader.step(Propose(None, b""), now)
+        turns.settle(now)
+        accept(leader, 4, leader.log.last_index - 1, now)
+        assert kinds(turns) == []
+    # It falls silent, and says so in 10 E; nothing else wakes the leader for it.
+    leader._liveness[4] = 0  # type: ignore[index]
+    leader.step(TimePassed(), now + 10 * E - 1)
+    assert kinds(turns) == []
+    assert leader.deadline <= now + 10 * E
+    leader.step(TimePassed(), now + 10 * E)
+    assert kinds(turns) == ["learner_silent"]
+    assert str(leader.configuration) == "(1 2 3) learners (4)"
+    change(leader, 1, 2, 3, now=now + 10 * E)
+    assert kinds(turns) == ["8@1"], "the next change is free to begin"
+
+
+def test_a_snapshot_on_its_way_speaks_for_a_node_too() -> None:
+    network = Network((1, 2), config=GroupConfig(keep_entries=0, promotion_lag_max=1))
+    network.elect(1)
+    network.propose(1, *[b"x"] * 9)
+    network.wait(E)
+    network.snapshot(1)
+    network.add_node(3)
+    network.holds_streams = True
+    network.change(1, 1, 2, 3)
+    network.wait(50 * E)
+    assert (network.refused, str(network.nodes[1].configuration)) == ([], "(1 2) learners (3)")
+    network.holds_streams = False
+    network.wait(E)
+    assert str(network.nodes[1].configuration) == "(1 2 3)"
+
+
+def test_a_node_that_is_back_is_looked_at_at_once() -> None:
+    """It had everything before it was gone, so it owes the leader no answer."""
+    liveness = dict(LIVE)
+    leader, turns = make_leader(liveness=liveness)
+    change(leader, 1, 2, 3, 4)
+    turns.settle(0)
+    accept(leader, 4, 2)
+    liveness[4] = 0
+    accept(leader, 2, 2, 5 * E)
+    turns.settle(5 * E)
+    leader.step(HeartbeatReply(N4, N1, 1, 1), 5 * E - 1)
+    assert str(leader.configuration) == "(1 2 3 4)", "heard"
+    leader, turns = make_leader(liveness=liveness)
+    change(leader, 1, 2, 3, 4)
+    turns.settle(0)
+    accept(leader, 4, 2)
+    accept(leader, 2, 2, 5 * E)
+    assert str(leader.configuration) == "(1 2 3) learners (4)"
+    liveness[4] = NEVER
+    leader.step(PeerUp(4, restarted=False), 6 * E)
+    assert str(leader.configuration) == "(1 2 3 4)"
+
+
+def test_a_change_waits_for_all_that_shall_vote() -> None:
+    leader, turns = make_leader(liveness=LIVE)
+    change(leader, 1, 4, 5)
+    commit(leader, turns, 2, 4)
+    assert str(leader.configuration) == "(1 2 3) learners (4 5)"
+    commit(leader, turns, 2, 4, 5)
+    assert str(leader.configuration) == "(1 4 5)"
+
+
+def test_the_configuration_that_a_change_goes_by() -> None:
+    leader, turns = make_leader(liveness=LIVE)
+    leader.step(ChangeMembers("change", Target(frozenset({1, 2})), expect=1), 0)
+    assert kinds(turns) == ["stale_expect"]
+    leader.step(ChangeMembers("change", Target(frozenset({1, 2})), expect=0), 0)
+    commit(leader, turns, 2)
+    assert (leader.configuration.index, leader.log.last_index) == (2, 2)
+    # Where the log begins makes no difference.
+    turns.settle(0)
+    leader.step(SnapshotTaken(EntryId(1, 2)), 0)
+    leader.step(ChangeMembers("change", Target(frozenset({1, 2, 3})), expect=0), 0)
+    assert kinds(turns) == ["stale_expect"]
+    leader.step(ChangeMembers("change", Target(frozenset({1, 2, 3})), expect=2), 0)
+    assert kinds(turns) == []
+    assert leader.log.last_index == 3
+
+
+def test_MB_3_while_members_change_step_by_step_nothing_else_begins() -> None:
+    leader, turns = learner()
+    change(leader, 1, 2, 5, learners=(4,), token="first")
+    commit(leader, turns, 2)
+    change(leader, 1, 2, token="second")
+    assert kinds(turns) == ["change_pending"]
+    leader.step(AppendEntriesReply(leader.configuration.member(5), N1, 1, 3), 0)
+    assert leader.configuration.is_joint
+    commit(leader, turns, 2, 5)
+    assert str(leader.configuration) == "(1 2 5) learners (4)"
+
+
+def test_leadership_that_is_being_handed_over_changes_no_members() -> None:
+    leader, turns = make_leader(liveness=LIVE)
+    leader.step(TransferLeadership("transfer", 2), 0)
+    change(leader, 1, 2)
+    assert kinds(turns) == ["change_pending"]
+
+
+def test_a_leader_that_is_lost_half_way_leaves_the_outcome_open() -> None:
+    leader, turns = make_leader(liveness=LIVE)
+    change(leader, 1, 2, 3, 4)
+    turns.settle(0)
+    leader.step(Heartbeat(N2, N1, 2, 0), 0)
+    (refused,) = turns.take().refused
+    assert (refused[0], type(refused[1])) == ("change", OutcomeUnknownError)
+    # One whose last step is in the log was answered already.
+    leader, turns = make_leader(liveness=LIVE)
+    change(leader, 1, 2)
+    assert kinds(turns) == ["2@1"]
+    leader.step(Heartbeat(N2, N1, 2, 0), 0)
+    assert kinds(turns) == []
+
+
+@pytest.mark.parametrize("has_joint", [False, True])
+def test_a_leader_that_dies_half_way_leaves_what_is_in_the_log_to_the_next(has_joint: bool) -> None:
+    """A learner stays one; a joint configuration is left."""
+    network = Network((1, 2, 3))
+    network.add_node(4)
+    network.elect(1)
+    network.change(1, 2, 3, 4)
+    state = network.nodes[1].state
+    while not network.nodes[1].configuration.is_joint or not has_joint:
+        network.deliver_one()
+        if not has_joint and network.nodes[2].configuration.learners:
+            break
+    if has_joint:
+        while not network.nodes[2].configuration.is_joint:
+            network.deliver_one()
+    assert state.change is not None  # type: ignore[union-attr]
+    network.crash(1)
+    network.wait(9 * E)
+    leader = network.leader
+    assert leader in (2, 3)
+    assert str(network.nodes[leader].configuration) == ("(2 3 4)" if has_joint else "(1 2 3) learners (4)")
+    network.restart(1)
+    network.wait(9 * E)
+    assert network.nodes[1].is_removed == has_joint
+    assert {str(network.nodes[node_id].configuration) for node_id in (2, 3, 4)} == {str(network.nodes[leader].configuration)}
+
+
+def test_a_joint_configuration_that_was_found_is_left_before_anything_else() -> None:
+    joint = attrs.evolve(Configuration({1, 4}, outgoing={1, 2, 3}), index=1)
+    raft, turns = make_leader(configuration=joint, liveness=LIVE, is_settled=False)
+    turns.settle(0)
+    change(raft, 1, 4)
+    assert kinds(turns) == ["joint_in_progress"]
+    for node_id in (2, 4):
+        accept(raft, node_id, 1)
+    assert str(raft.configuration) == "(1 4)"
+    change(raft, 1)
+    assert kinds(turns) == ["change_pending"]
+
+
+def test_MB_1_the_bug_of_2015_cannot_be_told() -> None:
+    """S1 adds 5 in term 1; S2 removes 1 in term 2; S1 in term 3 must not win with 4 and 5 (raft-dev, July 2015)."""
+    network = Network((1, 2, 3, 4))
+    network.add_node(5)
+    network.elect(1)
+    network.wait(E)
+    # S1's step gets to S5 only.
+    for other in (2, 3, 4):
+        network.cut(1, other)
+    network.change(1, 1, 2, 3, 4, 5)
+    network.deliver()
+    assert network.nodes[5].configuration.learners == {5}
+    network.cut(1, 5)
+    network.wait(3 * E)
+    leader = network.leader
+    assert leader in (2, 3, 4)
+    second = network.nodes[leader]
+    assert second.term > 1
+    # It has committed an entry of its own term on a majority of (1 2 3 4): so S1, who lacks it, is elected by nobody there.
+    network.change(leader, 2, 3, 4)
+    network.wait(E)
+    assert second.configuration == voters_of(2, 3, 4)
+    network.heal()
+    for other in (2, 3):
+        network.cut(1, other)
+    for _ in range(20):
+        network.campaign(1)
+        network.wait(E)
+    assert network.leaders == [leader]
+    assert network.nodes[1].is_removed
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_MB_1_two_leaders_that_change_one_configuration(begins: bool) -> None:
+    """Two adds and two removes: the second leader has to commit something first, and that tells who is who."""
+    network = Network((1, 2, 3, 4))
+    network.elect(1)
+    network.wait(E)
+    for other in (2, 3, 4):
+        network.cut(1, other)
+    network.change(1, 1, 2, 3)
+    network.deliver()
+    assert network.nodes[1].configuration.voters == {1, 2, 3}
+    assert network.nodes[1].commit_index == 1
+    network.wait(3 * E)
+    leader = network.leader
+    assert leader in (2, 3, 4)
+    if begins:
+        network.change(leader, leader, 1, 4 if leader != 4 else 3)
+        network.wait(E)
+    network.heal()
+    network.wait(5 * E)
+    assert len(network.leaders) == 1
+    assert network.nodes[1].configuration == network.nodes[leader].configuration
+    assert len(network.nodes[leader].configuration.voters) == (3 if begins else 4)
+
+
+def test_a_group_of_one_grows_and_shrinks() -> None:
+    network = Network((1,))
+    network.wait(0)
+    for node_id in (2, 3):
+        network.add_node(node_id)
+    network.change(1, 1, 2, 3)
+    network.wait(E)
+    assert network.nodes[3].configuration.voters == {1, 2, 3}
+    network.change(1, 3)
+    network.wait(E)
+    # The one that is left leads: at once, because it was told to.
+    assert network.leaders == [3]
+    assert (str(network.nodes[3].configuration), network.nodes[1].is_removed) == ("(3)", True)
+    network.change(3, learners=(3,))
+    network.change(3)
+    network.wait(0)
+    assert [getattr(error, "kind", "") for _, error in network.refused] == ["removes_all_voters"] * 2
+
+
+def test_a_leader_that_is_removed_tells_one_that_is_there() -> None:
+    liveness = {2: 0, 3: NEVER, 4: NEVER}
+    leader, turns = make_leader(configuration=voters_of(1, 2, 3, 4), liveness=liveness)
+    change(leader, 2, 3, 4)
+    turns.settle(0)
+    accept(leader, 2, 2)
+    accept(leader, 4, 2, 2 * E)
+    assert TimeoutNow(N1, Member(4), 1) in turns.take().messages
+    # Nobody: then it just goes.
+    leader, turns = make_leader(liveness={})
+    assert isinstance(leader.state, Leader)
+    step_aside(leader, leader.state, 9 * E)
+    assert {type(m) for m in turns.take().messages} == {Detach}
 
 
 # Followers
@@ -267,8 +658,24 @@ def test_a_configuration_that_cannot_be_read_stops_the_group() -> None:
 
 def test_one_that_is_not_a_voter_any_more_does_not_campaign() -> None:
     raft = make_raft(log=[1], term=1)
-    raft.step(AppendEntries(N2, N1, 1, EntryId(1, 1), 1, (configuration_entry(2, 1, voters_of(2, 3)),)), 0)
+    raft.step(AppendEntries(N2, N1, 1, EntryId(1, 1), 2, (configuration_entry(2, 1, voters_of(2, 3)),)), 0)
     assert raft.deadline == NEVER
+
+
+def test_one_that_is_not_a_voter_any_more_is_needed_until_that_is_committed() -> None:
+    """Dissertation 4.2.2: it may be the only one with that entry, so nobody else could be elected. Its own vote does not count."""
+    raft = make_raft(1, voters_of(1, 2), log=[1], term=1)
+    turns = Turns(raft)
+    raft.step(AppendEntries(N2, N1, 1, EntryId(1, 1), 1, (configuration_entry(2, 1, voters_of(2)),)), 0)
+    turns.settle(0)
+    raft.step(TimePassed(), raft.deadline)
+    turns.settle(3 * E)
+    roles = [raft.role]
+    for reply in (PreVoteReply(N2, N1, 2, granted=True), RequestVoteReply(N2, N1, 2, granted=True)):
+        raft.step(reply, 3 * E)
+        turns.settle(3 * E)
+        roles.append(raft.role)
+    assert roles == [Role.PRE_CANDIDATE, Role.CANDIDATE, Role.LEADER]
 
 
 # Everybody
@@ -300,14 +707,14 @@ def test_a_restarted_node_knows_the_configuration_at_each_index() -> None:
     network.wait(E)
     network.change(1, 1, 2, 3)
     network.wait(E)
-    before = {index: network.nodes[1].configuration_at(index) for index in range(12)}
-    assert [len(before[index].voters) for index in (1, 2, 10, 11)] == [3, 2, 2, 3]
+    before = {index: network.nodes[1].configuration_at(index) for index in range(13)}
+    assert [str(before[index]) for index in (1, 2, 10, 11, 12)] == ["(1 2 3)", "(1 2)", "(1 2)", "(1 2) learners (3)", "(1 2 3)"]
     network.snapshot(1)
     network.wait(0)
     network.restart(1)
     raft = network.nodes[1]
-    assert raft.status().start.index == 9
-    assert [raft.configuration_at(index) for index in (9, 10, 11)] == [before[index] for index in (9, 10, 11)]
+    assert raft.status().start.index == 10
+    assert [raft.configuration_at(index) for index in (10, 11, 12)] == [before[index] for index in (10, 11, 12)]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -319,11 +726,11 @@ def test_random_changes_never_make_two_leaders(seed: int) -> None:
     network.add_node(4)
     network.add_node(5)
     schedule = Schedule(network, generator)
-    schedule.run(200, "cut heal crash restart wait snapshot change change propose propose propose", deliveries_max=3)
+    schedule.run(200, "cut heal crash restart wait snapshot replace change change propose propose propose", deliveries_max=3)
     leader = schedule.settle()
     configuration = network.nodes[leader].configuration
     assert not configuration.is_joint
     for node_id in configuration.members():
         raft = network.nodes[node_id]
-        if raft.me == configuration.member(node_id):
-            assert (raft.configuration, network.applied[node_id][-1].payload) == (configuration, b"end")
+        assert raft.me == network.disks[node_id].me == configuration.member(node_id)
+        assert (raft.configuration, network.applied[node_id][-1].payload) == (configuration, b"end")

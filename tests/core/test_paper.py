@@ -83,7 +83,7 @@ def test_5_2_a_candidate_increments_its_term_votes_for_itself_and_asks_all() -> 
     raft.step(PreVoteReply(N2, N1, 3, granted=True), 0)
     ready = raft.take_ready(1)
     assert ready.hard_state == HardState(3, 1)
-    assert ready.after_write == (RequestVote(N1, N2, 3, EntryId(2, 2)), RequestVote(N1, N3, 3, EntryId(2, 2)))
+    assert ready.after_write == tuple(RequestVote(N1, other, 3, EntryId(2, 2), genesis=raft.genesis) for other in (N2, N3))
 
 
 @pytest.mark.parametrize(

@@ -323,8 +323,8 @@ def test_acks_of_a_former_life_and_of_strangers_count_for_nothing() -> None:
     turns.settle(0)
     accept(leader, N3, 1)
     accept(leader, Member(3, EntryId(5, 9)), 1)
-    accept(leader, Member(9), 1)
-    leader.step(HeartbeatReply(Member(9), N1, 1, 0), 0)
+    accept(leader, Member(9, EntryId(1, 1)), 1)
+    leader.step(HeartbeatReply(Member(9, EntryId(1, 1)), N1, 1, 0), 0)
     assert leader.dropped == {"former replica": 1, "stranger": 3}
     assert leader.commit_index == 0
 

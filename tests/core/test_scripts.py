@@ -34,16 +34,17 @@ class Script:
         return self.network.trace[seen:]
 
     def do_nodes(self, *words: str) -> None:
-        """``nodes 1 2 3 learners 4 logs 1=1,1,2 2=1 keep 5``: voters, learners, logs by their terms, entries kept before a snapshot."""
-        parts: dict[str, list[str]] = {"voters": [], "learners": [], "logs": [], "keep": []}
-        part = "voters"
+        """``nodes 1 2 3 learners 4 logs 1=1,1,2 2=1 keep 5 leases``: voters, learners, logs by their terms, entries kept before a
+        snapshot, lease reads."""
+        parts: dict[str, list[str]] = {"voters": [], "learners": [], "logs": [], "keep": [], "leases": []}
+        part, is_leased = "voters", "leases" in words
         for word in words:
             if word in parts:
                 part = word
             else:
                 parts[part].append(word)
         logs = {int(log.split("=")[0]): [int(term) for term in log.split("=")[1].split(",")] for log in parts["logs"]}
-        config = GroupConfig(keep_entries=int(parts["keep"][0])) if parts["keep"] else None
+        config = GroupConfig(keep_entries=int(parts["keep"][0]) if parts["keep"] else 10_000, lease_reads=is_leased)
         self.network = Network(map(int, parts["voters"]), learners=map(int, parts["learners"]), logs=logs, config=config)
 
     def do_campaign(self, node: str) -> None:
@@ -93,6 +94,18 @@ class Script:
     def do_change(self, node: str, *voters: str) -> None:
         self.network.change(int(node), *map(int, voters))
         self.network.deliver()
+
+    def do_read(self, node: str, *tokens: str) -> None:
+        self.network.read_index(int(node), *tokens)
+        self.network.deliver()
+
+    def do_transfer(self, node: str, *target: str) -> None:
+        self.network.transfer(int(node), *map(int, target))
+        self.network.deliver()
+
+    def do_lease(self, node: str) -> list[str]:
+        until = self.network.nodes[int(node)].lease_until
+        return [f"n{node} answers by itself until {until}, it is {self.network.now}" if until > self.network.now else f"n{node} has to ask"]
 
     def do_status(self) -> list[str]:
         return [self.network.status_line(node_id) for node_id in sorted(self.network.applied)]

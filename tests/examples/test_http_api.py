@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,6 @@ GROUP = 7
 @pytest.fixture
 async def connection(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[HttpConnection]:
     """A client of a node that is its own cluster."""
-    machine = KeyValueMachine()
     async with open_manager(
         node_id=1,
         cluster_id="test",
@@ -33,10 +33,11 @@ async def connection(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Htt
         transport=TcpTransport(TcpTransportConfig()),
         server=RpcServerConfig(bind_addr="127.0.0.1:0"),
         addresses={},
+        machine_factory=lambda _group_id: KeyValueMachine(),
     ) as manager:
-        group = await manager.add_group(GROUP, machine, members={1})
+        group = await manager.add_group(GROUP, members={1})
         await group.wait_leader()
-        server = HttpServer(KeyValueApi(manager, {GROUP: machine}).handle)
+        server = HttpServer(KeyValueApi(manager).handle)
         listeners = await nursery.start(server.serve, await trio.open_tcp_listeners(0, host="127.0.0.1"))
         async with HttpConnection("127.0.0.1", listeners[0].socket.getsockname()[1]) as client:
             yield client
@@ -57,6 +58,58 @@ async def test_put_get_delete(connection: HttpConnection) -> None:
 async def test_an_empty_value_is_a_value(connection: HttpConnection) -> None:
     assert (await connection.request("PUT", "/groups/7/keys/k", b"")).status == 200
     assert (await connection.request("GET", "/groups/7/keys/k")).status == 200
+
+
+@pytest.mark.parametrize("level, status", [("linearizable", 200), ("follower", 200), ("stale", 200), ("lease", 400), ("any", 400)])
+async def test_levels_of_reading(connection: HttpConnection, level: str, status: int) -> None:
+    await connection.request("PUT", "/groups/7/keys/k", b"v")
+    before = (await connection.request("GET", "/groups/7")).json()["last"]
+    got = await connection.request("GET", f"/groups/7/keys/k?level={level}")
+    assert got.status == status
+    if status == 200:
+        assert (got.body, got.headers[b"raft-version"]) == (b"v", b"1")
+    assert (await connection.request("GET", "/groups/7")).json()["last"] == before  # a read is in no log
+
+
+async def test_who_is_in_a_group_is_told(connection: HttpConnection) -> None:
+    told = (await connection.request("GET", "/groups/7")).json()
+    assert (told["voters"], told["learners"], told["outgoing"], told["configuration"]) == ([1], [], [], 0)
+    assert (told["replica"], told["is_removed"], told["incarnation"]) == ("0@0", False, 1)
+
+
+async def test_members_leader_and_snapshot(connection: HttpConnection) -> None:
+    async def put(path: str, value: Any) -> tuple[int, Any]:
+        answer = await connection.request("PUT", path, json.dumps(value).encode())
+        said = answer.json()
+        return answer.status, said.get("kind", said)
+
+    await connection.request("PUT", "/groups/7/keys/k", b"v")  # until then the leader has committed nothing of its term
+    assert await put("/groups/7/members", {"voters": [1], "expect": 0}) == (200, {"configuration": 0})
+    assert await put("/groups/7/members", {"voters": [1], "expect": 3}) == (409, "stale_expect")
+    assert await put("/groups/7/members", {"voters": []}) == (409, "removes_all_voters")
+    assert await put("/groups/7/members", {"voters": [1, 2]}) == (409, "unknown_node")
+    assert await put("/groups/7/leader", {"target": 1}) == (409, "leads")
+    assert await put("/groups/7/leader", {"target": 2}) == (409, "no_voter")
+    written = await connection.request("PUT", "/groups/7/keys/k", b"v")
+    taken = await connection.request("POST", "/groups/7/snapshot")
+    assert (taken.status, taken.json()) == (200, {"index": written.json()["index"]})
+
+
+async def test_replicas_come_and_go(connection: HttpConnection) -> None:
+    async def ask(method: str, path: str, value: Any = None) -> tuple[int, str | None]:
+        answer = await connection.request(method, path, b"" if value is None else json.dumps(value).encode())
+        return answer.status, answer.json().get("error") if answer.body else None
+
+    assert await ask("PUT", "/groups/8", {"join": True}) == (200, None)
+    assert (await connection.request("GET", "/groups/8")).json()["voters"] == []
+    assert await ask("DELETE", "/groups/8") == (204, None)
+    assert await ask("GET", "/groups/8") == (404, "no-such-group")
+    assert await ask("DELETE", "/groups/8") == (404, "no-such-group")
+    assert await ask("DELETE", "/groups/7") == (409, "group-exists")  # it votes
+    assert await ask("DELETE", "/groups/7?force=1") == (204, None)
+    assert await ask("PUT", "/groups/7", {"members": [1]}) == (409, "group-exists")
+    assert await ask("PUT", "/groups/7", {"members": [1], "incarnation": 2}) == (200, None)
+    assert (await connection.request("GET", "/groups/7/keys")).json()["total"] == 0
 
 
 async def test_status_and_local_copy(connection: HttpConnection) -> None:
@@ -95,12 +148,43 @@ async def test_status_and_local_copy(connection: HttpConnection) -> None:
         ("POST", "/groups/7/keys/k", 405),
         ("PUT", "/status", 405),
         ("DELETE", "/groups/7/keys", 405),
+        ("POST", "/groups/7", 405),
+        ("GET", "/groups/7/members", 405),
+        ("PUT", "/groups/7/snapshot", 405),
+        ("PUT", "/groups/x/leader", 404),
+        ("PUT", "/groups/8/leader", 404),
+        ("PUT", "/groups/7/others", 404),
+        ("PUT", "/groups/9", 400),
     ],
 )
 async def test_bad_input_is_named(connection: HttpConnection, method: str, path: str, status: int) -> None:
     answer = await connection.request(method, path)
     assert answer.status == status
     assert set(answer.json()) >= {"error", "text"}
+
+
+@pytest.mark.parametrize(
+    "path, body",
+    [
+        ("/groups/7/members", b"{"),
+        ("/groups/7/members", b"[]"),
+        ("/groups/7/members", b'{"voter": [1]}'),
+        ("/groups/7/members", b'{"voters": 1}'),
+        ("/groups/7/members", b'{"voters": [true]}'),
+        ("/groups/7/members", b'{"voters": [[1]]}'),
+        ("/groups/7/members", b'{"voters": [1], "learners": [1]}'),
+        ("/groups/7/members", b'{"voters": [1], "expect": -1}'),
+        ("/groups/7/leader", b'{"target": "x"}'),
+        ("/groups/9", b'{"join": 1}'),
+        ("/groups/9", b'{"members": [2]}'),
+        ("/groups/9", b'{"join": true, "members": [1]}'),
+        ("/groups/9", b'{"join": true, "incarnation": 0}'),
+    ],
+)
+async def test_a_bad_body_is_named_and_nothing_changes(connection: HttpConnection, path: str, body: bytes) -> None:
+    answer = await connection.request("PUT", path, body)
+    assert (answer.status, answer.json()["error"]) == (400, "bad-request")
+    assert (await connection.request("GET", "/groups/9")).status == 404
 
 
 async def test_a_value_that_is_too_large_is_refused(connection: HttpConnection) -> None:
@@ -120,13 +204,16 @@ class FailingGroup:
             await trio.sleep_forever()
         raise self.error
 
+    async def read(self, query: Any, *, level: str) -> Any:
+        await self.propose(query)
+
     def status(self) -> Any:
         return SimpleNamespace(leader=self.leader)
 
 
 async def ask(group: FailingGroup, method: str = "PUT") -> tuple[Response, dict[str, Any], dict[str, str]]:
     node = SimpleNamespace(groups={7: group})
-    response = await KeyValueApi(node, {7: KeyValueMachine()}).handle(Request(method, ("groups", "7", "keys", "k"), {}, b"v"))
+    response = await KeyValueApi(node).handle(Request(method, ("groups", "7", "keys", "k"), {}, b"v"))
     return response, Answer(response.status, {}, response.body).json(), dict(response.headers)
 
 
@@ -141,6 +228,7 @@ async def ask(group: FailingGroup, method: str = "PUT") -> tuple[Response, dict[
         (trioraft.OutcomeUnknownError("lost", 5, 2), 504, "outcome-unknown"),
         (trioraft.GroupNotFoundError("gone"), 404, "no-such-group"),
         (trioraft.EntryTooLargeError("large"), 413, "too-large"),
+        (trioraft.ConfigError("bad"), 400, "bad-request"),
         (BadCommandError("what?"), 400, "bad-command"),
     ],
 )

@@ -17,10 +17,17 @@ def apply(machine: KeyValueMachine, index: int, *command: Any, term: int = 1, no
 def test_put_get_delete() -> None:
     machine = KeyValueMachine()
     assert apply(machine, 2, "put", "k", b"v") == {"version": 1, "index": 2}
-    assert apply(machine, 3, "get", "k") == [b"v", 1, 2]
+    assert machine.query(["get", "k"]) == [b"v", 1, 2]
     assert apply(machine, 4, "delete", "k") == {"deleted": True, "index": 4}
     assert apply(machine, 5, "delete", "k") == {"deleted": False, "index": 5}
-    assert apply(machine, 6, "get", "k") is None
+    assert machine.query(["get", "k"]) is None
+    assert machine.store.index == 5
+
+
+@pytest.mark.parametrize("query", [[], ["get"], ["get", 1], ["put", "k", b"v"], None])
+def test_an_unknown_query_is_refused(query: Any) -> None:
+    with pytest.raises(BadCommandError):
+        KeyValueMachine().query(query)
 
 
 def test_a_write_that_is_applied_twice_shows_in_the_version() -> None:
@@ -40,7 +47,7 @@ def test_digest_is_equal_for_equal_histories_on_different_nodes() -> None:
 
 @pytest.mark.parametrize(
     "index, term, command",
-    [(3, 1, ("put", "a", b"1")), (2, 2, ("put", "a", b"1")), (2, 1, ("put", "a", b"2")), (2, 1, ("get", "a"))],
+    [(3, 1, ("put", "a", b"1")), (2, 2, ("put", "a", b"1")), (2, 1, ("put", "a", b"2")), (2, 1, ("delete", "a"))],
 )
 def test_digest_tells_every_difference(index: int, term: int, command: tuple[Any, ...]) -> None:
     one, two = KeyValueMachine(), KeyValueMachine()

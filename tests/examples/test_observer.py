@@ -12,8 +12,8 @@ from node_process import NodeProcess, NodeState
 from observer import Observer
 
 
-def make_nodes(count: int, tmp_path: Path) -> ClusterNodes:
-    nodes = ClusterNodes(count, 1, tmp_path, LogLimits(), lambda _: None)
+def make_nodes(count: int, tmp_path: Path, replicas: int | None = None) -> ClusterNodes:
+    nodes = ClusterNodes(count, 1, tmp_path, LogLimits(), lambda _: None, replicas=replicas)
     for node_id in range(1, count + 1):
         nodes.nodes[node_id] = NodeProcess(node_id, 1, 1, tmp_path, (), state=NodeState.UP)
     return nodes
@@ -26,8 +26,14 @@ class Watched:
         self.told: list[str] = []
         self.observer = Observer(make_nodes(3, tmp_path), self.told.append)
 
-    def see(self, node_id: int, *, now: float = 0.0, incarnation: int = 1, syncs: int = 1, received: int = 0, **changes: Any) -> None:
+    def see(
+        self, node_id: int, *, now: float = 0.0, incarnation: int = 1, syncs: int = 1, received: int = 0, life: int = 1, **changes: Any
+    ) -> None:
         group = {
+            "incarnation": life,
+            "voters": [1, 2, 3],
+            "outgoing": [],
+            "learners": [],
             "role": "follower",
             "term": 1,
             "leader": None,
@@ -80,6 +86,13 @@ def test_other_digests_at_the_same_index_are_a_violation_whenever_they_are_seen(
     assert "at index 5" in watched.observer.violations[0]
 
 
+def test_another_incarnation_is_another_group(watched: Watched) -> None:
+    for number in (1, 2):
+        watched.see(number, life=number, role="leader", term=2, digest=f"d{number}")
+    assert watched.observer.violations == []
+    assert watched.observer.elections == 2
+
+
 def test_a_failed_group_is_a_violation(watched: Watched) -> None:
     watched.see(3, failure="broken")
     assert "group 1 failed on node 3: broken" in watched.observer.violations
@@ -98,6 +111,18 @@ def test_settled_means_a_leader_and_everything_applied_everywhere(watched: Watch
     watched.see(1, role="follower")
     assert observer.leaderless(1) == [1]
     assert not observer.is_settled(1)
+
+
+def test_only_members_need_hold_everything_and_learners_are_members(watched: Watched) -> None:
+    observer = watched.observer
+    watched.see(1, role="leader", voters=[1], outgoing=[], learners=[2])
+    watched.see(3, applied=4)
+    watched.see(2, applied=4)
+    assert (observer.members(1), observer.unsettled(1)) == ([1, 2], [1])
+    watched.see(2)
+    assert observer.is_settled(1)
+    watched.see(3, role="leader", term=0)  # an older one, which does not know yet
+    assert observer.members(1) == [1, 2]
 
 
 def test_syncs_are_counted_over_all_lives(watched: Watched) -> None:
@@ -130,15 +155,28 @@ def test_commit_rate_counts_within_one_life_only(watched: Watched) -> None:
     assert watched.observer.views[1].commit_rate == 0
 
 
-@pytest.mark.parametrize("count, down, may", [(3, 0, True), (3, 1, False), (5, 1, True), (5, 2, False), (1, 0, False), (2, 0, False)])
-def test_faults_leave_a_majority(tmp_path: Path, count: int, down: int, may: bool) -> None:
-    nodes = make_nodes(count, tmp_path)
+@pytest.mark.parametrize(
+    "count, replicas, down, may",
+    [
+        (3, 3, 0, True),
+        (3, 3, 1, False),
+        (5, 5, 1, True),
+        (5, 5, 2, False),
+        (5, 3, 0, True),
+        (5, 3, 1, False),
+        (4, 4, 1, False),
+        (1, 1, 0, False),
+        (2, 2, 0, False),
+    ],
+)
+def test_faults_leave_a_majority(tmp_path: Path, count: int, replicas: int, down: int, may: bool) -> None:
+    nodes = make_nodes(count, tmp_path, replicas)
     for node in list(nodes.nodes.values())[:down]:
         node.state = NodeState.STOPPED
     assert nodes.may_lose_one() is may
 
 
-@pytest.mark.parametrize("text", ["{", '"x"', "[1, 2]x", "[0, 1, 2, 3, 4, 5]"])
+@pytest.mark.parametrize("text", ["{", '"x"', "[1, 2]x", "[1, 2]", '{"replicas": 3, "ports": [0, 1, 2, 3, 4, 5]}'])
 async def test_a_damaged_directory_is_a_clear_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "ports.json").write_text(text)
     with pytest.raises(StartError, match="ports.json"):

@@ -54,6 +54,7 @@ def test_the_command_of_the_documentation() -> None:
         (["--node-id", "1", "--port", "0"], "--port must be from 1"),
         (["--node-id", "1", "--port", "5001", "--http", "70000"], "--http must be from 1"),
         (["--node-id", "1", "--port", "5001", "--groups", "0"], "--groups must be from 1"),
+        (["--node-id", "1", "--port", "5001", "--replicas", "2"], "--replicas must be from 1 to 1"),
         (["--node-id", "1", "--port", "5001", "--host", "0.0.0.0"], "no address of a node"),
         (["--port", "5001"], "--node-id"),
     ],
@@ -78,6 +79,8 @@ def test_a_contradiction_is_an_error_on_stderr_with_status_2(arguments: list[str
         (["--nodes", "1", "--stop-every", "5"], "at least 3 nodes"),
         (["--lag", "3999", "--snapshot-entries", "2000"], "at least twice --snapshot-entries"),
         (["--nodes", "1", "--lag", "4000", "--snapshot-entries", "2000"], "at least 3 nodes"),
+        (["--churn", "--nodes", "4"], "at least 5 nodes"),
+        (["--churn", "--lag", "4000", "--snapshot-entries", "2000"], "exclude each other"),
         (["--log-file-size", "1"], "max_log_file_size"),
         (["--snapshot-entries", "0"], "snapshot_entries"),
     ],
@@ -87,6 +90,23 @@ def test_the_launcher_refuses_what_cannot_be(arguments: list[str], text: str, ca
         cluster.parse_arguments(arguments)
     assert caught.value.code == 2
     assert text in capsys.readouterr().err
+
+
+def test_groups_begin_on_some_of_the_nodes_in_turn() -> None:
+    peers = [word for number in (2, 3, 4, 5) for word in ("--peer", f"{number}=127.0.0.1:{number}")]
+    options = raft_multi_node.parse_options(["--node-id", "1", "--port", "1", *peers, "--replicas", "3"])
+    begun = [options.first_members(group_id) for group_id in range(1, 6)]
+    assert begun[0] == [2, 3, 4]
+    assert sorted(node_id for members in begun for node_id in members) == sorted(3 * [1, 2, 3, 4, 5])
+    everywhere = raft_multi_node.parse_options(["--node-id", "1", "--port", "1", *peers])
+    assert sorted(everywhere.first_members(4)) == [1, 2, 3, 4, 5]
+
+
+def test_with_churn_there_are_five_nodes_and_three_replicas() -> None:
+    options, *_ = cluster.parse_arguments(["--churn"])
+    assert (options.nodes, options.replicas) == (5, 3)
+    options, *_ = cluster.parse_arguments([])
+    assert (options.nodes, options.replicas) == (3, 3)
 
 
 def test_free_ports_are_distinct_and_out_of_the_way_of_outgoing_connections() -> None:
@@ -236,6 +256,24 @@ def test_a_cluster_survives_kill_9_and_a_stopped_node(tmp_path: Path) -> None:
 
 @processes
 @pytest.mark.usefixtures("no_nodes_left")
+def test_a_cluster_survives_members_and_leaders_and_groups_that_come_and_go(tmp_path: Path) -> None:
+    ended = run(
+        *(CLUSTER, "--churn", "--seconds", "12", "--kill-every", "4", "--groups", "3", "--clients", "8"),
+        *("--data-dir", str(tmp_path), "--json"),
+    )
+    result = json.loads(ended.stdout.splitlines()[-1])
+    # So short a run need not come to every kind of act, on a slow machine.
+    problems = [problem for problem in result["problems"] if not problem.startswith("these acts of churn never succeeded")]
+    assert problems == [], ended.stderr
+    assert result["digests_equal"]
+    assert (result["lost"], result["duplicated"], result["phantom"], result["leaderless_groups"]) == (0, 0, 0, 0)
+    assert result["acknowledged"] > 50
+    assert sum(result["churn"]["done"].values()) > 5
+    assert sorted(result["directories"]) == ["1", "2", "3", "4", "5"]
+
+
+@processes
+@pytest.mark.usefixtures("no_nodes_left")
 def test_a_cluster_survives_a_power_cut_of_all_nodes_and_continues_on_its_directory(tmp_path: Path) -> None:
     common = ["--groups", "4", "--clients", "8", "--data-dir", str(tmp_path), "--json"]
     first = run(CLUSTER, "--seconds", "4", "--kill-all-at", "1.5", *common)
@@ -298,7 +336,7 @@ def test_a_killed_launcher_leaves_no_orphans_not_even_a_stopped_one(tmp_path: Pa
 
 @processes
 def test_a_directory_of_another_cluster_size_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "ports.json").write_text(json.dumps([1, 2, 3, 4]))
+    (tmp_path / "ports.json").write_text(json.dumps({"replicas": 2, "ports": [1, 2, 3, 4]}))
     ended = run(CLUSTER, "--seconds", "1", "--data-dir", str(tmp_path), "--json")
     assert ended.returncode == 1
     assert "holds a cluster of 2 nodes" in ended.stderr

@@ -40,8 +40,25 @@ async def test_a_leader_that_is_none_is_forgotten(leader: bytes) -> None:
     route = routes.choose(1, RNG)
     assert route is not None
     routes.answered(route, 1, b"2")
-    routes.answered(route, 1, leader)
+    routes.answered(routes._routes[2], 1, leader)
     assert chosen(routes).count(2) < 700
+
+
+async def test_who_knows_no_leader_says_nothing_about_the_one_that_is_known() -> None:
+    routes = Routes([1, 2])
+    routes.answered(routes._routes[1], 1, b"2")
+    routes.answered(routes._routes[1], 1, b"")
+    assert chosen(routes).count(2) > 900
+
+
+async def test_a_node_without_the_group_is_not_asked_for_it_for_a_while(autojump_clock: MockClock) -> None:
+    routes = Routes([1, 2])
+    routes.answered(routes._routes[1], 1, b"1")
+    routes.absent(routes._routes[1], 1)
+    assert set(chosen(routes)) == {2}
+    assert set(chosen(routes, group_id=2)) == {1, 2}
+    await trio.sleep(2)
+    assert set(chosen(routes)) == {1, 2}
 
 
 async def test_a_node_that_failed_gets_one_request_at_a_time_until_it_answers(autojump_clock: MockClock) -> None:

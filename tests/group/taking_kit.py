@@ -168,9 +168,10 @@ class _Reader(SnapshotReader):
 
 
 def encoded(records: Iterable[Any], at: EntryId, key: GroupKey = KEY) -> bytes:
+    """A snapshot of a machine, in a group without sessions."""
     encoder = SnapshotEncoder(key, at, Configuration.bootstrap({1, 2, 3}), compression="none")
     data = bytearray()
-    for record in records:
+    for record in (0, *records):
         encoder.add(record)
         data += encoder.take()
     return bytes(data + encoder.finish())

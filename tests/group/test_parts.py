@@ -67,21 +67,21 @@ class TestInbox:
         inbox = Inbox(16, 1000)
         assert all(inbox.put_message(HEARTBEAT) for _ in range(16))
         assert not inbox.put_message(HEARTBEAT)
-        assert not inbox.put_proposal(Propose(None, b""))
+        assert not inbox.put_request(Propose(None, b""))
         inbox.persisted(1)
         assert len(inbox.take()) == 17, "a completion always has room"
 
     def test_proposals_are_bounded_in_bytes_but_one_always_fits(self) -> None:
         inbox = Inbox(16, 10)
-        assert inbox.put_proposal(Propose(None, b"x" * 100))
-        assert not inbox.put_proposal(Propose(None, b"x"))
+        assert inbox.put_request(Propose(None, b"x" * 100))
+        assert not inbox.put_request(Propose(None, b"x"))
         inbox.take()
-        assert inbox.put_proposal(Propose(None, b"x"))
+        assert inbox.put_request(Propose(None, b"x"))
 
     def test_whoever_was_not_heard_learns_it(self) -> None:
         inbox, caller = Inbox(16, 10), Caller()
         inbox.put_message(HEARTBEAT)
-        inbox.put_proposal(Propose(caller, b"x"))
+        inbox.put_request(Propose(caller, b"x"))
         inbox.refuse_rest(trioraft.GroupStoppedError(7))
         assert isinstance(caller.error, trioraft.GroupStoppedError)
 

@@ -14,6 +14,7 @@ from trioraft import StateMachine, StorageError
 from trioraft._errors import CorruptSnapshotError, SnapshotError
 from trioraft._types import EntryId, GroupKey
 from trioraft.group._restoring import restore_machine
+from trioraft.group._session_table import SessionTable
 
 from .taking_kit import KEY, Gate, Recorder, Shelf, encoded, until
 
@@ -34,7 +35,7 @@ class Transactional(StateMachine):
 async def restore(machine: StateMachine, shelf: Shelf, key: GroupKey = KEY, at: EntryId = AT, *, patience: float = 0.2) -> None:
     try:
         with trio.fail_after(30):
-            await restore_machine(machine, shelf, key, at, trio.CapacityLimiter(1), patience=patience)
+            await restore_machine(machine, SessionTable(()), shelf, key, at, trio.CapacityLimiter(1), patience=patience)
     finally:
         assert shelf.open_readers == 0
 
@@ -239,7 +240,7 @@ class TestCancelled:
 
                     async def task() -> None:
                         nonlocal returned
-                        await restore_machine(Hanging(), shelf, KEY, AT, limiter, patience=0.05)
+                        await restore_machine(Hanging(), SessionTable(()), shelf, KEY, AT, limiter, patience=0.05)
                         returned = True
 
                     nursery.start_soon(task)
@@ -261,7 +262,9 @@ class TestCancelled:
         machine = Transactional()
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(lambda: restore_machine(machine, shelf, KEY, AT, trio.CapacityLimiter(1), patience=0.05))
+                nursery.start_soon(
+                    lambda: restore_machine(machine, SessionTable(()), shelf, KEY, AT, trio.CapacityLimiter(1), patience=0.05)
+                )
                 await until(lambda: reads == 2)
                 nursery.cancel_scope.cancel()
             assert shelf.open_readers == 1
@@ -275,7 +278,7 @@ class TestCancelled:
         async with limiter:
             with trio.move_on_after(0.05) as scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(lambda: restore_machine(machine, shelf, KEY, AT, limiter, patience=60))
+                    nursery.start_soon(lambda: restore_machine(machine, SessionTable(()), shelf, KEY, AT, limiter, patience=60))
         assert scope.cancelled_caught
         assert machine.seen == []
         assert shelf.open_readers == 0

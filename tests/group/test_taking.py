@@ -30,6 +30,9 @@ from trioraft.wire import _snapshot_file
 
 from .taking_kit import KEY, BlockingRecorder, FakeCore, FakeGroup, FakeHost, Gate, Recorder, Shelf, decoded, encoded, running, until
 
+NO_SESSIONS = 0
+"""Before the machine's records: how many sessions there are, and then each."""
+
 
 @pytest.fixture
 def patient_clock() -> trio.testing.MockClock:
@@ -72,7 +75,7 @@ class TestWhen:
             await group.until(lambda: len(group.taken) == 2)
         assert group.taken[1] == EntryId(2, 11)
         records, manifest = decoded(group.shelf.files[EntryId(2, 11)])
-        assert records == [[index, "x"] for index in range(1, 12)]
+        assert records == [NO_SESSIONS, *([index, "x"] for index in range(1, 12))]
         assert (manifest.group, manifest.at) == (KEY, EntryId(2, 11))
         assert manifest.configuration == Configuration.bootstrap({1, 2, 111}), "the one in force at its own index"
         assert group.host.counters.snapshots_taken == 2
@@ -154,7 +157,7 @@ class TestFrozen:
                 gate.open()
                 await group.until(lambda: len(group.taken) == 2)
             records, manifest = decoded(group.shelf.files[group.taken[0]])
-            assert records == [[index, "x"] for index in range(1, 6)]
+            assert records == [NO_SESSIONS, *([index, "x"] for index in range(1, 6))]
             assert manifest.at == EntryId(1, 5)
             assert manifest.configuration == Configuration.bootstrap({1, 2, 105})
             assert group.taken[1] == EntryId(2, 35), "the next one follows at once, because it is due"
@@ -230,8 +233,8 @@ TROUBLES: dict[str, tuple[Callable[[Iterator[Any]], Iterable[Any]], type[Excepti
     "raises later": (raising(RuntimeError("no more")), RuntimeError, "no more"),
     "raises its own cause": (from_itself(), RuntimeError, "round"),
     "exits": (raising(SystemExit(1)), SnapshotError, "SystemExit"),
-    "no CBOR": (yielding(object()), WireError, "record 5 of the snapshot: .*object"),
-    "too large": (yielding(b"x" * 5000), WireError, "record 5 of the snapshot: .*5003 bytes"),
+    "no CBOR": (yielding(object()), WireError, "record 6 of the snapshot: .*object"),
+    "too large": (yielding(b"x" * 5000), WireError, "record 6 of the snapshot: .*5003 bytes"),
     "nothing to iterate over": (lambda records: None, TypeError, "NoneType"),  # type: ignore[dict-item, return-value]
 }
 
@@ -317,7 +320,7 @@ class TestTrouble:
             is_full = False
             await group.until(lambda: group.taken)
         assert group.taken == [EntryId(1, 6)]
-        assert decoded(group.shelf.files[EntryId(1, 6)])[0] == [[index, "x"] for index in range(1, 7)]
+        assert decoded(group.shelf.files[EntryId(1, 6)])[0] == [NO_SESSIONS, *([index, "x"] for index in range(1, 7))]
 
     async def test_a_failure_holds_on_to_nothing_of_the_state(self) -> None:
         class State:

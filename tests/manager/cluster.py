@@ -89,6 +89,11 @@ class SimNode:
         return self.up.get_group(group_id)
 
 
+def address_of(node_id: int) -> str:
+    """Where a node is as long as nobody says otherwise. In memory, an address only says that there is such a node."""
+    return f"127.0.0.1:{5000 + node_id}"
+
+
 class Cluster:
     """Nodes that share a network."""
 
@@ -99,6 +104,7 @@ class Cluster:
         seed: int = 1,
         nodes: int = 3,
         groups: int = 1,
+        members: Iterable[int] = (),
         config: MultiRaftConfig | None = None,
         group_config: GroupConfig | None = None,
         machine: Callable[[], Journal] = Journal,
@@ -108,6 +114,7 @@ class Cluster:
     ) -> None:
         """
         Args:
+            members: of all groups at their beginning; empty: all nodes. Other nodes are there, and join when they are told to.
             lazy: groups that are on a disk wait there until somebody needs them.
             storage: fields of `StorageConfig`.
         """
@@ -116,12 +123,17 @@ class Cluster:
         self.network.set_delay(0.001, 0.002)
         self.node_ids = range(1, nodes + 1)
         self.group_ids = range(1, groups + 1)
+        self.members = frozenset(members) or frozenset(self.node_ids)
+        self.joined: set[int] = set()
+        """Nodes whose replicas have not been there from the beginning."""
         self.config = config or MultiRaftConfig()
         self.group_config = group_config or GroupConfig()
         self.machine = machine
         self.lazy = lazy
         self.storage = StorageConfig(base_dir=BASE, **storage)
         self.nodes = {i: SimNode(i, SimulatedDisk(random.Random(seed * 100 + i), sync_seconds=sync_seconds)) for i in self.node_ids}
+        self.addresses = {i: {j: address_of(j) for j in self.node_ids} for i in self.node_ids}
+        """What each node is told at its start of where the nodes are."""
         self._nursery = nursery
 
     async def start(self, *node_ids: int) -> None:
@@ -143,7 +155,7 @@ class Cluster:
                     cluster_id="sim",
                     storage=WalStorage(self.storage, disk=node.disk.mount()),
                     transport=MemoryTransport(self.network),
-                    addresses={i: f"127.0.0.1:{5000 + i}" for i in self.node_ids},
+                    addresses=self.addresses[node.node_id],
                     config=self.config,
                     machine_factory=make_machine,
                     group_config=self.group_config,
@@ -152,13 +164,25 @@ class Cluster:
                 ) as manager:
                     node.manager = manager
                     if not (self.lazy and manager.group_ids):
-                        for group_id in self.group_ids:
-                            await manager.add_group(group_id, members=self.node_ids)
+                        await self._open_groups(node.node_id, manager)
                     task_status.started()
                     await node.quit.wait()
         finally:
             node.manager = None
             node.done.set()
+
+    async def _open_groups(self, node_id: int, manager: MultiRaftManager) -> None:
+        for group_id in {*manager.group_ids, *self.group_ids}:
+            if group_id in manager.group_ids:
+                await manager.add_group(group_id, join=node_id in self.joined, members=() if node_id in self.joined else self.members)
+            elif node_id in self.members - self.joined:
+                await manager.add_group(group_id, members=self.members)
+
+    async def join(self, *node_ids: int, group_id: int = 1) -> None:
+        """Have nodes that are no members be ready to become some."""
+        self.joined |= {*node_ids}
+        for node_id in node_ids:
+            await self.nodes[node_id].up.add_group(group_id, join=True)
 
     async def crash(self, *node_ids: int, keep: Any = "random") -> None:
         """Cut the power: disk and network are dead before any task of the node notices; then the process is gone."""

@@ -1,4 +1,4 @@
-"""Forwarded proposals: taken once, answered with what the leader's node would have raised."""
+"""Forwarded requests: taken once, answered with what the leader's node would have raised."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import trioraft
 from trioraft import StateMachine
 from trioraft.manager._forwarded import WINDOW, RemoteToken, SeenRequests
 from trioraft.manager._forwards import Forwards
-from trioraft.wire import Forward, ForwardOutcome, ForwardReply
+from trioraft.manager._outcome import TEXT_MAX
+from trioraft.wire import Forward, ForwardOutcome, ForwardReply, RequestKind
 
 
 class Refusing(StateMachine):
@@ -20,8 +21,10 @@ class Refusing(StateMachine):
 class FakeGroup:
     machine = Refusing()
 
-    def unknown_outcome(self, reason: str, index: int | None = None, term: int | None = None) -> trioraft.OutcomeUnknownError:
-        return trioraft.OutcomeUnknownError(reason, index, term)
+    def unknown_outcome(
+        self, reason: str, index: int | None = None, term: int | None = None, *, request_id: tuple[int, int] | None = None
+    ) -> trioraft.OutcomeUnknownError:
+        return trioraft.OutcomeUnknownError(reason, index, term, request_id=request_id)
 
 
 class Caller:
@@ -36,8 +39,8 @@ class Caller:
         self.error = error
 
 
-def asked(forwards: Forwards, caller: Caller, now: int = 0) -> Forward:
-    request = forwards.add(2, FakeGroup(), b"x", caller, now)  # type: ignore[arg-type]
+def asked(forwards: Forwards, caller: Caller, now: int = 0, kind: RequestKind = RequestKind.COMMAND) -> Forward:
+    request = forwards.add(2, FakeGroup(), kind, b"x", caller, now)  # type: ignore[arg-type]  # a group as far as forwards look at one
     assert request is not None
     return request
 
@@ -66,6 +69,12 @@ def test_the_answer_reaches_the_caller() -> None:
         (trioraft.GroupStoppedError(7), trioraft.ProposalDroppedError),
         (trioraft.GroupNotFoundError("none"), trioraft.ProposalDroppedError),
         (trioraft.OutcomeUnknownError("lost", 5, 2), trioraft.OutcomeUnknownError),
+        (trioraft.ChangeRefusedError("learner_silent", "where is it?"), trioraft.ChangeRefusedError),
+        (trioraft.TransferRefusedError("timeout", "too slow"), trioraft.TransferRefusedError),
+        (trioraft.SessionExpiredError(7), trioraft.SessionExpiredError),
+        (trioraft.SessionExpiredError(7, 3), trioraft.SessionExpiredError),
+        (trioraft.ConfigError("no such thing"), trioraft.ConfigError),
+        (trioraft.WireError("no CBOR"), trioraft.ConfigError),
         (RuntimeError("surprise"), trioraft.OutcomeUnknownError),
         (ValueError("no", 5), ValueError),
         (KeyError("k"), KeyError),
@@ -82,8 +91,39 @@ def test_errors_arrive_as_what_they_are(error: Exception, expected: type[Excepti
         assert caller.error.leader == error.leader  # type: ignore[union-attr]
     if isinstance(error, trioraft.OutcomeUnknownError):
         assert (caller.error.index, caller.error.term) == (5, 2)  # type: ignore[union-attr]
-    if isinstance(error, ValueError | KeyError):
-        assert caller.error.args == error.args  # type: ignore[union-attr]
+    if isinstance(error, trioraft.ChangeRefusedError | trioraft.TransferRefusedError):
+        assert caller.error.kind == error.kind  # type: ignore[union-attr]
+    if isinstance(error, trioraft.SessionExpiredError):
+        assert (caller.error.session_id, caller.error.sequence) == (error.session_id, error.sequence)  # type: ignore[union-attr]
+    if type(error) is expected and not isinstance(error, trioraft.OutcomeUnknownError):
+        assert str(caller.error) == str(error)
+    if type(error) in Refusing.declared_errors:
+        assert caller.error is not None
+        assert caller.error.args == error.args
+
+
+def answer_to(kind: RequestKind, error: Exception) -> Exception | None:
+    forwards, caller = make(), Caller()
+    request = asked(forwards, caller, kind=kind)
+    assert request.kind is kind
+    replies: list[ForwardReply] = []
+    RemoteToken(request, replies.append, Refusing.declared_errors).fail(error)
+    forwards.answer(2, replies[0])
+    return caller.error
+
+
+@pytest.mark.parametrize("kind", RequestKind)
+def test_only_a_machine_answers_with_declared_errors(kind: RequestKind) -> None:
+    asks_the_machine = kind in (RequestKind.COMMAND, RequestKind.SESSION, RequestKind.QUERY)
+    assert type(answer_to(kind, ValueError("no"))) is (ValueError if asks_the_machine else trioraft.OutcomeUnknownError)
+
+
+@pytest.mark.parametrize("text", ["x" * (TEXT_MAX + 1), "a lone \ud800"])
+def test_a_refusal_stays_one_whatever_its_text(text: str) -> None:
+    for error in (trioraft.BusyError(text), trioraft.ChangeRefusedError("stale_expect", text), trioraft.ConfigError(text)):
+        heard = answer_to(RequestKind.CHANGE_MEMBERS, error)
+        assert type(heard) is type(error)
+        assert len(str(heard)) <= TEXT_MAX
 
 
 def test_a_result_that_cannot_travel_is_never_called_dropped() -> None:
@@ -101,6 +141,9 @@ def test_a_result_that_cannot_travel_is_never_called_dropped() -> None:
         ForwardReply(3, 1, ForwardOutcome.RESULT, b"\xff garbage"),
         ForwardReply(3, 1, ForwardOutcome.DECLARED_ERROR, b"\x81\x18\x63"),  # class number 99
         ForwardReply(3, 1, ForwardOutcome.UNKNOWN, b"\x01"),
+        ForwardReply(3, 1, ForwardOutcome.CHANGE_REFUSED, b"\xf6"),
+        ForwardReply(3, 1, ForwardOutcome.TRANSFER_REFUSED, b"\x81\x01"),
+        ForwardReply(3, 1, ForwardOutcome.SESSION_EXPIRED, b"\x01"),
         ForwardReply(3, 1, 99, b"\xf6"),
     ],
 )
@@ -140,7 +183,7 @@ def test_what_waits_too_long_expires_oldest_first() -> None:
 def test_too_many_waiting_are_refused_as_busy() -> None:
     forwards, caller = make(pending_max=1), Caller()
     asked(forwards, Caller())
-    assert forwards.add(2, FakeGroup(), b"x", caller, 0) is None  # type: ignore[arg-type]
+    assert forwards.add(2, FakeGroup(), RequestKind.COMMAND, b"x", caller, 0) is None  # type: ignore[arg-type]  # as above
     assert isinstance(caller.error, trioraft.BusyError)
 
 

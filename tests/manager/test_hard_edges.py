@@ -18,7 +18,7 @@ from trioraft.core import AppendEntries, Campaign
 from trioraft.group import RaftGroup
 from trioraft.manager._pulse import PulseLink
 from trioraft.storage import DiskCall
-from trioraft.wire import PulseKind, PulseLine
+from trioraft.wire import PulseKind, PulseLine, RequestKind
 
 from .cluster import Cluster, Journal, SimNode, eventually, running_cluster
 from .test_pulse import TIMING
@@ -54,9 +54,9 @@ async def test_callers_of_a_turn_that_fails_half_way_are_answered(autojump_clock
         with trio.fail_after(60):
             group = (await cluster.leader()).group()
             before, after = Caller(), Caller()
-            group.hand_over(b"\x01", before)
+            group.hand_over(RequestKind.COMMAND, b"\x01", before)
             break_invariant(group)
-            group.hand_over(b"\x02", after)
+            group.hand_over(RequestKind.COMMAND, b"\x02", after)
             await eventually(lambda: group.failure is not None)
             assert isinstance(group.failure, trioraft.InvariantError)
             for caller in (before, after):
@@ -74,7 +74,7 @@ async def test_callers_of_a_turn_whose_write_fails_are_answered_once_with_their_
 
             group._driver._log.write = fail  # type: ignore[method-assign]
             caller = Caller()
-            group.hand_over(b"\x01", caller)
+            group.hand_over(RequestKind.COMMAND, b"\x01", caller)
             await eventually(lambda: group.failure is not None)
             (answer,) = caller.answers
             assert isinstance(answer, trioraft.OutcomeUnknownError)
@@ -163,7 +163,7 @@ async def test_MG_12_a_group_that_fails_while_its_machine_is_in_a_thread_is_repl
                 leader, _ = await leader_and_other(cluster)
                 group, caller = leader.group(), Caller()
                 Stuck.node_id = leader.node_id
-                group.hand_over(b"\x64slow", caller)
+                group.hand_over(RequestKind.COMMAND, b"\x64slow", caller)
                 await eventually(lambda: group.status().commit_index > group.status().applied_index)
                 break_invariant(group)
                 await eventually(lambda: bool(caller.answers))
@@ -184,7 +184,7 @@ async def test_a_stop_gives_up_a_machine_that_hangs_in_its_thread() -> None:
             with trio.fail_after(30):
                 leader = await cluster.leader()
                 Stuck.node_id = 1
-                leader.group().hand_over(b"\x64slow", Caller())
+                leader.group().hand_over(RequestKind.COMMAND, b"\x64slow", Caller())
                 await eventually(lambda: leader.group().status().commit_index > leader.group().status().applied_index)
                 await cluster.quit(1)
     finally:
@@ -361,7 +361,9 @@ async def test_a_cluster_id_that_cannot_travel_is_refused(cluster_id: Any) -> No
         ({"config": {}}, "GroupConfig"),
         ({"members": {1, "a"}}, "whole numbers"),
         ({"members": {True}}, "whole numbers"),
-        ({"members": set()}, "without this node"),
+        ({"members": set()}, "needs `members`"),
+        ({"members": {2}}, "without this node"),
+        ({"join": True}, "either begun with `members` or joined"),
         ({"group_id": 1 << 63}, "group id"),
     ],
 )

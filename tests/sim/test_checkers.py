@@ -38,8 +38,9 @@ from trioraft.testing._checkers import (
     StateMachineSafety,
     VotesOnce,
 )
-from trioraft.testing._disk import GroupDisk, Snapshot
+from trioraft.testing._disk import GroupDisk
 from trioraft.testing._log_window import LogWindow
+from trioraft.testing._machine import Snapshot
 from trioraft.testing._snapshot_checkers import InstallsForward, LogIsBounded, ReadsWhatItHas, SnapshotSafety
 from trioraft.testing._violation import PropertyViolation
 
@@ -413,7 +414,7 @@ def test_durable_before_told_fails_for_an_entry_that_is_not_in_the_leaders_log()
 
 
 def test_every_checker_has_a_name_and_quotes_its_property_and_hears_of_something() -> None:
-    checkers = Checkers(world((), (), ()), GroupConfig())
+    checkers = Checkers(world((), (), ()), GroupConfig(lease_reads=True))
     hooks = {name for name in vars(Checker) if not name.startswith("_") and name not in ("name", "fail")}
     assert len({checker.name for checker in checkers.all}) == len(checkers.all)
     for checker in checkers.all:

@@ -31,8 +31,9 @@ from trioraft.core import (
     encode_configuration,
 )
 from trioraft.testing import PropertyViolation, Schedule, Simulator, Trace, Weather
-from trioraft.testing._disk import GroupDisk, SimulatedDisk, Snapshot, Write
+from trioraft.testing._disk import GroupDisk, SimulatedDisk, Write
 from trioraft.testing._log_window import LogWindow
+from trioraft.testing._machine import Snapshot
 from trioraft.testing._network import SimulatedNetwork
 from trioraft.testing._trace import render_message
 

@@ -25,12 +25,15 @@ def test_seeds_hold_every_property_and_do_enough(first: int) -> None:
         assert done.acknowledged > 0
 
 
-def test_most_seeds_have_logs_that_are_cut_and_followers_that_lag() -> None:
+def test_most_seeds_have_logs_that_are_cut_followers_that_lag_and_clients_that_read() -> None:
     runs = [run_seed(seed) for seed in range(30)]
     assert statistics.median(run.snapshots for run in runs) >= 10
     for what in ("streams", "installs", "restarts", "loads"):
         assert sum(getattr(run, what) >= 2 for run in runs) > len(runs) // 2, what
     assert sum(run.changes >= 2 for run in runs) >= len(runs) // 10
+    assert statistics.median(run.reads for run in runs) >= 20
+    for what in ("transfers", "leases"):
+        assert sum(getattr(run, what) >= 1 for run in runs) >= len(runs) // 10, what
 
 
 def _digest(hash_seed: str, seed: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trioraft.core import AppendEntries, Campaign, ChangeMembers, GroupConfig, Role, Target
+from trioraft.core import AppendEntries, Campaign, GroupConfig, Role, Target
 from trioraft.testing import PropertyViolation, Schedule, Simulator, planted
 from trioraft.testing._replica import SimulatedReplica
 
@@ -127,7 +127,7 @@ def test_SN_5_a_snapshot_carries_the_configuration_at_its_index() -> None:
 
 
 def _add_learners(sim: Simulator, leader: SimulatedReplica, learners: set[int]) -> None:
-    leader.put(ChangeMembers(sim.operator.token(1), Target(frozenset({1, 2, 3}), frozenset(learners))))
+    sim.operator.ask(leader, Target(frozenset({1, 2, 3}), frozenset(learners)))
     sim.run_for(50)
 
 

@@ -12,10 +12,10 @@ import trio
 import trio.testing
 
 from tests.storage import kit
-from tests.storage.kit import Group, Listener, entries, installing, read_all, record
+from tests.storage.kit import Group, Listener, called, entries, installing, joining, read_all, record
 from trioraft._types import NOTHING, EntryId, GroupKey
 from trioraft.core import Compaction, Entry, HardState
-from trioraft.storage import DiskCall, SimulatedDisk, WalStorage
+from trioraft.storage import DiskCall, GroupRecord, SimulatedDisk, WalStorage
 from trioraft.storage._cleaner import CleanerStatistics
 from trioraft.storage._simulated_disk import Keep
 
@@ -34,6 +34,9 @@ class State(NamedTuple):
     snapshot: EntryId = NOTHING
     log: tuple[str, ...] = ()
     """Behind `start`: position and payload of each."""
+    number: EntryId = NOTHING
+    """The newest replica number; of a removed one, the highest that is barred."""
+    awaits_number: bool = False
 
     @property
     def last(self) -> int:
@@ -113,7 +116,17 @@ class History:
     async def create(self, number: int) -> None:
         story = self.stories[number]
         story.states.append(State(abs(story.state.incarnation) + 1))
-        await self.storage.create_group(record(story.key))
+        await self._begin(story, record(story.key))
+
+    async def come_back(self, number: int) -> None:
+        """Join the group that was removed."""
+        story = self.stories[number]
+        story.states.append(State(abs(story.state.incarnation), number=story.state.number, awaits_number=True))
+        await self._begin(story, joining(story.key, story.state.number))
+
+    async def _begin(self, story: Story, made: GroupRecord) -> None:
+        number = story.number
+        await self.storage.create_group(made)
         story.certain = len(story.states) - 1
         log, listener = self.storage.get_log_storage(number), Listener()
         log.attach(listener)
@@ -122,12 +135,14 @@ class History:
     async def remove(self, number: int) -> None:
         story = self.stories[number]
         key = story.key
-        story.states.append(State(-key.incarnation))
+        story.states.append(State(-key.incarnation, number=story.state.number))
         await self.storage.remove_group(key)
         story.certain, story.group = len(story.states) - 1, None
 
-    def write(self, number: int, *, low: int | None = None, count: int | None = None, size: int | None = None) -> None:
-        """Entries at the end of the log, or in place of its end."""
+    def write(
+        self, number: int, *, low: int | None = None, count: int | None = None, size: int | None = None, learns: bool = False
+    ) -> None:
+        """Entries at the end of the log, or in place of its end; maybe with a new replica number."""
         story, rng = self.stories[number], self.rng
         assert story.group is not None
         state = story.state
@@ -139,8 +154,12 @@ class History:
         new = entries(story.key, low, low + count, term, rng.randbytes(rng.choice((0, 20, 200)) if size is None else size))
         hard_state = HardState(term, rng.choice((None, 2))) if term > state.hard_state.term else None
         log = (*state.log[: low - 1 - state.start.index], *map(shown, new))
+        me = None
+        if learns:
+            me = called(state.number.term + 1, low)
+            state = state._replace(number=me.replica, awaits_number=False)
         story.states.append(state._replace(hard_state=hard_state or state.hard_state, log=log))
-        story.sequences.append((story.group.write(*new, state=hard_state), len(story.states) - 1))
+        story.sequences.append((story.group.write(*new, state=hard_state, me=me), len(story.states) - 1))
 
     async def compact(self, number: int, index: int | None = None, keep: int = 0) -> None:
         """Take a snapshot, and cut the log."""
@@ -191,11 +210,11 @@ class History:
         for _ in range(steps):
             number = rng.choice(sorted(self.stories))
             if self.stories[number].state.incarnation < 0:
-                await self.create(number)
+                await (self.create if rng.random() < 0.5 else self.come_back)(number)
             choice = rng.random()
             if choice < 0.65:
                 for _ in range(rng.randint(1, 3)):
-                    self.write(number)
+                    self.write(number, learns=rng.random() < 0.1)
             elif choice < 0.78:
                 await self.compact(number, keep=rng.choice((0, 2, 5)))
             elif choice < 0.88:
@@ -219,7 +238,7 @@ async def found_by(storage: WalStorage, number: int) -> State:
     assert found.failure is None, str(found.failure)
     if found.record is None:
         assert found.tombstone is not None
-        return State(-found.tombstone.incarnation)
+        return State(-found.tombstone.incarnation, number=found.barred)
     durable, key = found.durable, found.record.key
     log = storage.get_log_storage(number)
     if durable.snapshot != NOTHING:
@@ -227,7 +246,9 @@ async def found_by(storage: WalStorage, number: int) -> State:
         assert await reader.read(0, reader.size) == snapshot_bytes(key, durable.snapshot)
         reader.close()
     read = await read_all(log, found)
-    return State(key.incarnation, durable.hard_state, durable.terms.start, durable.snapshot, tuple(map(shown, read)))
+    log_found = tuple(map(shown, read))
+    start, me = durable.terms.start, found.record.me
+    return State(key.incarnation, durable.hard_state, start, durable.snapshot, log_found, me.replica, found.record.awaits_number)
 
 
 async def check(moment: Moment, keep: Keep, *, goes_on: bool = False, **options: int | bool) -> None:

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from trioraft._errors import StorageError
-from trioraft._types import EntryId, GroupKey, Member
+from trioraft._types import NOTHING, EntryId, GroupKey, Member
 from trioraft.core import Compaction, Configuration, Entry, EntryKind, HardState, InstallSnapshot, LoadEntries
 from trioraft.storage import GroupRecord, MultiRaftStorage, SimulatedDisk, StorageConfig, WalStorage, WriteListener
 from trioraft.storage._batch import decode_batch_header
@@ -49,6 +49,14 @@ def entries(key: GroupKey, low: int, high: int, term: int = 1, payload: bytes | 
 
 def record(key: GroupKey, *voters: int) -> GroupRecord:
     return GroupRecord(key, Member(1), Configuration.bootstrap(voters or (1, 2, 3)))
+
+
+def joining(key: GroupKey, barred: EntryId = NOTHING) -> GroupRecord:
+    return GroupRecord(key, Member(1, barred), Configuration(()), awaits_number=True)
+
+
+def called(term: int, index: int) -> Member:
+    return Member(1, EntryId(term, index))
 
 
 @attrs.define(eq=False)
@@ -97,17 +105,19 @@ class Group:
     term: int = 0
     """The newest that was written."""
 
-    def write(self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None) -> int:
+    def write(self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None, me: Member | None = None) -> int:
         """Write; with the term of the entries, if it is a new one and nothing else was asked for, as a replica would."""
         if state is None and new and new[-1].term > self.term:
             state = HardState(new[-1].term)
         self.term = self.term if state is None else state.term
         sequence = self.storage.next_sequence()
-        self.log.write(sequence, state, new, install)
+        self.log.write(sequence, state, new, install, me)
         return sequence
 
-    async def write_and_wait(self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None) -> None:
-        await self.listener.wait_until(self.write(*new, state=state, install=install))
+    async def write_and_wait(
+        self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None, me: Member | None = None
+    ) -> None:
+        await self.listener.wait_until(self.write(*new, state=state, install=install, me=me))
 
     def compact(self, start: int, *, commit: int = 0) -> None:
         """Cut the log, behind a snapshot that reaches up to there."""
@@ -123,8 +133,8 @@ def hold(storage: MultiRaftStorage, key: GroupKey) -> Group:
     return Group(storage, key, log, listener, storage.recovered[key.group_id].durable.hard_state.term)
 
 
-async def start_group(storage: MultiRaftStorage, key: GroupKey) -> Group:
-    await storage.create_group(record(key))
+async def start_group(storage: MultiRaftStorage, key: GroupKey, made: GroupRecord | None = None) -> Group:
+    await storage.create_group(made or record(key))
     return hold(storage, key)
 
 
@@ -255,10 +265,11 @@ async def read(disk: SimulatedDisk, store_id: bytes | None = None) -> Log:
 
 
 async def _read_row(row: Row, table: Table, reader: LogReader, directories: GroupDirectories) -> tuple[Entry, ...]:
-    if row.key is None or not row.is_living:
+    if row.record is None or not row.is_living:
         return ()
     committer: Any = Committer
-    return await read_all(GroupLog(row.key, committer, table, reader, directories.of(row.key), lambda: None), row.recovered())
+    log = GroupLog(row, row.record, committer, table, reader, directories.of(row.record.key), lambda: None)
+    return await read_all(log, row.recovered())
 
 
 def log_of(log: Log, group_id: int) -> list[str]:

@@ -9,9 +9,10 @@ import attrs
 import pytest
 
 from trioraft._errors import RaftError
-from trioraft._types import EntryId
+from trioraft._types import NOTHING, EntryId
 from trioraft.core import HardState
-from trioraft.storage import MemoryStorage, MultiRaftStorage
+from trioraft.storage import MemoryStorage, MultiRaftStorage, _memory
+from trioraft.storage._contract import RecoveredGroup
 from trioraft.storage._log_state import LogState
 from trioraft.storage._memory_group import MemoryGroup
 from trioraft.storage._memory_snapshots import MemorySnapshots
@@ -123,9 +124,7 @@ def confirms_the_writes_of_others(patch: Patch) -> None:
 
 @found_by("test_an_unsealed_entry_is_refused")
 def takes_unsealed_entries(patch: Patch) -> None:
-    from trioraft.storage import _memory
-
-    patch.setattr(_memory._MemoryLog, "write", lambda self, sequence, state, new, install=None: None)
+    patch.setattr(_memory._MemoryLog, "write", lambda self, sequence, state, new, install=None, me=None: None)
 
 
 # -- configurations --------------------------------------------------------------------------------------------------------------
@@ -276,8 +275,8 @@ def does_not_count_its_starts(patch: Patch) -> None:
 def forgets_tombstones(patch: Patch) -> None:
     remove = MemoryStorage.remove_group
 
-    async def remove_all(self: MemoryStorage, key: Any) -> None:
-        await remove(self, key)
+    async def remove_all(self: MemoryStorage, key: Any, barred: Any = None) -> None:
+        await remove(self, key, barred)
         self._metal.groups.pop(key.group_id, None)
         self._recovered.pop(key.group_id, None)
 
@@ -290,16 +289,84 @@ def inherits(patch: Patch) -> None:
     settle = MemoryStorage._settle
     kept: dict[int, MemoryGroup] = {}
 
-    async def settle_and_keep(self: MemoryStorage, key: Any, outcome: Any) -> None:
-        before = self._metal.groups.get(key.group_id)
+    async def settle_and_keep(self: MemoryStorage, group_id: int, change: Any) -> None:
+        before = self._metal.groups.get(group_id)
         if before is not None and before.record is not None:
-            kept[key.group_id] = before
-        await settle(self, key, outcome)
-        if outcome.record is not None and key.group_id in kept:
-            self._metal.groups[key.group_id].snapshots = kept[key.group_id].snapshots
-            self._metal.groups[key.group_id].state = kept[key.group_id].state
+            kept[group_id] = before
+        await settle(self, group_id, change)
+        after = self._metal.groups[group_id]
+        if after is not before and after.record is not None and group_id in kept:
+            after.snapshots, after.state = kept[group_id].snapshots, kept[group_id].state
 
     patch.setattr(MemoryStorage, "_settle", settle_and_keep)
+
+
+@found_by("test_a_number_is_learned_with_what_follows_from_it", "test_a_tombstone_bars_the_newest_number", HISTORY)
+def forgets_numbers(patch: Patch) -> None:
+    patch.setattr(MemoryGroup, "learn_number", lambda self, me: None)
+
+
+@found_by("test_a_number_only_rises")
+def takes_any_number(patch: Patch) -> None:
+    patch.setattr(_memory, "check_number", lambda before, now: None)
+
+
+@found_by("test_a_tombstone_bars_the_newest_number")
+def bars_what_is_confirmed(patch: Patch) -> None:
+    """The number that is on its way is not."""
+    remove = MemoryStorage.remove_group
+
+    async def remove_at_once(self: MemoryStorage, key: Any, barred: Any = None) -> None:
+        record = self._metal.groups[key.group_id].record
+        await remove(self, key, barred)
+        if record is not None:
+            self._metal.groups[key.group_id].barred = record.me.replica
+            self._recovered[key.group_id] = self._metal.groups[key.group_id].recovered(key.group_id)
+
+    patch.setattr(MemoryStorage, "remove_group", remove_at_once)
+
+
+@found_by("test_a_tombstone_bars_the_newest_number", "test_what_is_barred_never_falls", HISTORY)
+def forgets_what_is_barred(patch: Patch) -> None:
+    restart = MemoryStorage.restart
+
+    def restart_without(self: MemoryStorage) -> MemoryStorage:
+        for group in self._metal.groups.values():
+            group.barred = NOTHING
+        return restart(self)
+
+    patch.setattr(MemoryStorage, "restart", restart_without)
+
+
+@found_by("test_who_may_come_back")
+def lets_anybody_come_back(patch: Patch) -> None:
+    patch.setattr(RecoveredGroup, "_check_return", lambda self, tombstone, record: None)
+
+
+@found_by("test_who_held_the_first_life_has_nothing_to_do_with_the_second")
+def takes_one_life_for_the_other(patch: Patch) -> None:
+    """What was given out for the first life goes on with the second."""
+    patch.setattr(_memory._MemoryLog, "_check_open", lambda self: None)
+    patch.setattr(_memory._MemoryLog, "_find", lambda self: self.storage._group(self.key))
+
+
+@found_by("test_a_second_life_inherits_nothing", "test_many_lives_of_one_key")
+def goes_on_with_the_first_life(patch: Patch) -> None:
+    """Entries of the first life are there again."""
+    settle = MemoryStorage._settle
+    kept: dict[int, MemoryGroup] = {}
+
+    async def settle_and_return(self: MemoryStorage, group_id: int, change: Any) -> None:
+        before = self._metal.groups.get(group_id)
+        if before is not None and before.record is not None:
+            kept[group_id] = before
+        await settle(self, group_id, change)
+        after = self._metal.groups[group_id]
+        if after is not before and after.record is not None and group_id in kept and after.record.key == kept[group_id].record.key:
+            after.entries, after.state = kept[group_id].entries, kept[group_id].state
+            self._recovered[group_id] = after.recovered(group_id)
+
+    patch.setattr(MemoryStorage, "_settle", settle_and_return)
 
 
 @found_by("test_peers_are_remembered")

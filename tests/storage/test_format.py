@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.storage.kit import FIRST, G1, G2, LOG, SECOND, entries, installing, record, serving, start_group, wal
+from tests.storage.kit import FIRST, G1, G2, LOG, SECOND, entries, installing, joining, record, serving, start_group, wal
 from trioraft._types import EntryId, GroupKey, Member
 from trioraft.core import Configuration, HardState
 from trioraft.storage import (
@@ -86,9 +86,9 @@ async def test_a_reader_written_from_the_page_finds_everything() -> None:
         one, two = await start_group(storage, G1), await start_group(storage, G2)
         await one.write_and_wait(*entries(G1, 1, 4, payload=bytes(1500)), state=HardState(7, 3))
         await two.write_and_wait(*entries(G2, 10, 12, term=8), state=HardState(8, None), install=installing(EntryId(5, 9), 4, 5))
-        await storage.remove_group(G2)
+        await storage.remove_group(G2, EntryId(6, 8))
         one.compact(2, commit=3)
-        await one.write_and_wait(*entries(G1, 4, 5, term=7))
+        await one.write_and_wait(*entries(G1, 4, 5, term=7), me=Member(1, EntryId(9, 3)))
     assert disk.names(LOG) == ["00000001.wal", "00000002.wal"]
     (store_id,) = re.findall(r'^store_id = "(.*)"$', disk.contents("data/node.toml").decode(), re.MULTILINE)
 
@@ -121,21 +121,22 @@ async def test_a_reader_written_from_the_page_finds_everything() -> None:
             found += segments
             sequence, place = sequence + 1, end
     kinds = [(kind, group) for kind, group, _ in found]
-    assert kinds == [(3, 1), (3, 2), (2, 1), (1, 1), (2, 2), (6, 2), (1, 2), (4, 2), (9, 1), (9, 2), (10, 0), (5, 1), (1, 1)]
-    first = numbers(1, 2, 3) + numbers() * 3 + member(1) + member(2) + member(3)
+    assert kinds == [(3, 1), (3, 2), (2, 1), (1, 1), (2, 2), (6, 2), (1, 2), (4, 2), (9, 1), (9, 2), (10, 0), (5, 1), (11, 1), (1, 1)]
+    first = bytes(8) + numbers(1, 2, 3) + numbers() * 3 + member(1) + member(2) + member(3)
     records = b"".join(entry.record for entry in entries(G1, 1, 4, payload=bytes(1500)))
-    assert found[0][2] == member(1) + first
+    assert found[0][2] == member(1) + b"\0" + first
     assert found[2][2] == struct.pack("<QI", 7, 3)
     assert found[3][2] == struct.pack("<QQQQI", 1, 3, 1, 1, 0) + records
     assert found[4][2] == struct.pack("<QI", 8, 0)
-    assert found[5][2] == struct.pack("<QQ", 5, 9) + numbers(4, 5) + numbers() * 3 + member(4) + member(5)
-    assert found[7][2] == member(1)
-    row = member(1) + struct.pack("<QIQQQQQQIIII", 7, 3, 0, 0, 0, 0, 0, 3, len(first), 1, 0, 0) + first + struct.pack("<QQ", 1, 1)
+    assert found[5][2] == struct.pack("<QQ", 5, 9) + bytes(8) + numbers(4, 5) + numbers() * 3 + member(4) + member(5)
+    assert found[7][2] == struct.pack("<IQQ", 1, 6, 8)
+    row = member(1) + struct.pack("<IQIQQQQQQIIII", 0, 7, 3, 0, 0, 0, 0, 0, 3, len(first), 1, 0, 0) + first + struct.pack("<QQ", 1, 1)
     assert found[8][2] == row
-    assert found[9][2] == member(1)
+    assert found[9][2] == struct.pack("<IQQ", 1, 6, 8)
     assert found[10][2] == struct.pack("<QI", 2, 1)
     assert found[11][2] == struct.pack("<QQQQQ", 1, 2, 1, 2, 3)
-    assert found[12][2] == struct.pack("<QQQQI", 4, 4, 7, 7, 0) + entries(G1, 4, 5, term=7)[0].record
+    assert found[12][2] == struct.pack("<QQ", 9, 3)
+    assert found[13][2] == struct.pack("<QQQQI", 4, 4, 7, 7, 0) + entries(G1, 4, 5, term=7)[0].record
 
 
 def read_segments(body: bytes) -> list[tuple[int, int, bytes]]:
@@ -199,13 +200,13 @@ def test_any_configuration_comes_back(ids: list[int], data: st.DataObject) -> No
     outgoing = data.draw(st.one_of(st.just(frozenset[int]()), st.sets(nodes, min_size=1, max_size=4).map(frozenset))) - learners
     numbers_of = {node_id: data.draw(replicas) for node_id in voters | learners | outgoing}
     me = Member(ids[0], numbers_of[ids[0]])
-    made = GroupRecord(
-        GroupKey(data.draw(st.integers(0, (1 << 63) - 1)), 3), me, Configuration(voters, outgoing, learners, replicas=numbers_of)
-    )
+    configuration = Configuration(voters, outgoing, learners, replicas=numbers_of, index=data.draw(st.integers(0, 1 << 40)))
+    made = GroupRecord(GroupKey(data.draw(st.integers(0, (1 << 63) - 1)), 3), me, configuration, data.draw(st.booleans()))
     encoded = encode_group(made)
     kind, key, start, end = decode_segment_header(encoded, 0, len(encoded))
     assert (kind, end) == (SegmentKind.GROUP, len(encoded))
-    assert decode_group(key, encoded[start:end], Configurations()) == made
+    found = decode_group(key, encoded[start:end], Configurations())
+    assert (found, found.configuration.index) == (made, configuration.index), "the index is no part of being equal"
 
 
 @given(st.binary(max_size=200))
@@ -230,7 +231,10 @@ positions = st.builds(EntryId, st.integers(1, 40), st.integers(1, 1 << 40))
 
 @st.composite
 def rows_of_groups(draw: st.DrawFn) -> Row:
-    row = Row.living(record(G1, *draw(st.sets(nodes, min_size=1, max_size=4))))
+    joins = joining(G1, draw(st.just(EntryId(0, 0)) | positions))
+    row = Row.living(draw(st.sampled_from([record(G1, *draw(st.sets(nodes, min_size=1, max_size=4))), joins])))
+    if draw(st.booleans()):
+        row.learn_number(EntryId(41, draw(st.integers(0, 1 << 40))))
     row.hard_state = HardState(draw(st.integers(0, 1 << 40)), draw(st.none() | nodes))
     start = draw(st.just(EntryId(0, 0)) | positions)
     ends = sorted(draw(st.sets(st.integers(start.index + 1, start.index + 10_000), max_size=5)))

@@ -201,3 +201,56 @@ def positions() -> None:
     position = trioraft.EntryId(term=2, index=7)
     assert_type(position.term, int)
     assert_type(str(position), str)
+
+
+class Shelf(trioraft.Replicated):
+    """A replicated object."""
+
+    declared_errors: ClassVar[tuple[type[Exception], ...]] = (Overdrawn,)
+
+    def __init__(self, places: int = 3) -> None:
+        self.places = places
+        self.books: dict[str, tuple[int, bytes]] = {}
+
+    @trioraft.command
+    def put(self, title: str, *, pages: int = 0) -> int:
+        self.books[title] = (pages, b"")
+        assert_type(self.context, trioraft.ApplyContext)
+        return self.context.index
+
+    @trioraft.command(version=2)
+    def burn(self, title: str, reason: str = "") -> bool:
+        return self._burn_1(title)
+
+    @burn.version(1)
+    def _burn_1(self, title: str) -> bool:
+        return self.books.pop(title, None) is not None
+
+    @trioraft.query
+    def find(self, title: str) -> tuple[int, bytes] | None:
+        return self.books.get(title)
+
+    @trioraft.query(level="lease")
+    def count(self) -> int:
+        return len(self.books)
+
+
+async def replicate(manager: trioraft.MultiRaftManager) -> None:
+    """What a type checker sees of it: the parameters of the bodies, and results to be awaited."""
+    shelf = Shelf(places=4)
+    assert_type(shelf, Shelf)
+    await manager.add_group(1, shelf, members={1, 2, 3})
+    assert_type(await shelf.put("Emma", pages=474), int)
+    assert_type(await shelf.burn("Emma", reason="cold"), bool)
+    assert_type(await shelf.find("Emma"), tuple[int, bytes] | None)
+    assert_type(await shelf.count(), int)
+    assert_type(await shelf.upgrade(), int)
+    assert_type(shelf.version_in_use, int)
+    await shelf.put("Emma", 474)  # type: ignore[call-arg]  # pages is a keyword
+    await shelf.put(5)  # type: ignore[arg-type]  # a title is a text
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shelf.put, "Persuasion")
+    try:
+        await shelf.find("Emma")
+    except (trioraft.VersionError, trioraft.ResultError, Overdrawn):
+        pass

@@ -20,19 +20,24 @@ from trioraft.core import (
     HeartbeatReply,
     PreVote,
     PreVoteReply,
+    Removed,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
     encode_configuration,
 )
 from trioraft.wire import (
+    NO_GROUP,
     Envelope,
     Forward,
     ForwardOutcome,
     ForwardReply,
     Hello,
+    NodeAddress,
     Pulse,
     PulseKind,
     PulseLine,
+    RequestKind,
     SnapshotAnswer,
     SnapshotPiece,
     SnapshotReply,
@@ -56,7 +61,7 @@ node_ids = st.integers(1, 2**32 - 1)
 configurations = st.builds(
     lambda voters, replica: Configuration(voters, replicas={min(voters): replica}), st.sets(node_ids, min_size=1, max_size=4), replicas
 )
-kinds_and_payloads = st.tuples(st.sampled_from([EntryKind.NOOP, EntryKind.COMMAND]), payloads) | st.tuples(
+kinds_and_payloads = st.tuples(st.sampled_from([kind for kind in EntryKind if kind is not EntryKind.CONFIGURATION]), payloads) | st.tuples(
     st.just(EntryKind.CONFIGURATION), configurations.map(encode_configuration)
 )
 entries = st.builds(lambda index, term, what: Entry(index, term, *what), positions, positions, kinds_and_payloads)
@@ -65,9 +70,9 @@ flags = st.booleans()
 ends = (sources, targets, numbers)
 
 core_messages = st.one_of(
-    st.builds(PreVote, *ends, entry_ids),
+    st.builds(PreVote, *ends, entry_ids, numbers),
     st.builds(PreVoteReply, *ends, flags),
-    st.builds(RequestVote, *ends, entry_ids, flags),
+    st.builds(RequestVote, *ends, entry_ids, flags, numbers),
     st.builds(RequestVoteReply, *ends, flags),
     st.builds(AppendEntries, *ends, entry_ids, numbers, st.lists(entries, max_size=4).map(tuple)),
     st.builds(AppendEntriesReply, *ends, numbers, numbers, entry_ids, numbers),
@@ -76,14 +81,18 @@ core_messages = st.one_of(
     st.builds(Attach, *ends),
     st.builds(Detach, *ends),
     st.builds(AttachRefused, *ends),
+    st.builds(TimeoutNow, *ends),
+    st.builds(Removed, *ends, numbers),
 )
 messages = st.one_of(
     core_messages,
-    st.builds(Forward, numbers, numbers, payloads),
+    st.builds(Forward, numbers, numbers, payloads, st.sampled_from(RequestKind)),
     st.builds(ForwardReply, numbers, numbers, st.sampled_from(ForwardOutcome), payloads),
     st.builds(SnapshotReply, sources, targets, entry_ids, hashes, st.sampled_from(SnapshotAnswer), numbers, st.text(max_size=128)),
 )
-envelopes = st.builds(Envelope, groups, messages)
+addresses = st.text(min_size=1, max_size=128).filter(str.isprintable)
+node_addresses = st.builds(NodeAddress, node_ids, positions, addresses)
+envelopes = st.builds(Envelope, groups, messages) | st.builds(Envelope, st.just(NO_GROUP), node_addresses)
 
 lines = st.builds(PulseLine, st.sampled_from(PulseKind), groups, numbers, replicas, replicas)
 pulses = st.builds(
@@ -149,9 +158,9 @@ def append(*entries_: Entry) -> AppendEntries:
 
 
 MESSAGES = {
-    "PreVote": PreVote(ME, YOU, 4, EntryId(3, 9)),
+    "PreVote": PreVote(ME, YOU, 4, EntryId(3, 9), 23),
     "PreVoteReply": PreVoteReply(ME, YOU, 4, True),
-    "RequestVote": RequestVote(ME, YOU, 4, EntryId(3, 9), True),
+    "RequestVote": RequestVote(ME, YOU, 4, EntryId(3, 9), True, 2**32 - 1),
     "RequestVoteReply": RequestVoteReply(ME, YOU, 4, False),
     "AppendEntries": append(noop(), command()),
     "AppendEntries, a probe": append(),
@@ -162,10 +171,14 @@ MESSAGES = {
     "Attach": Attach(ME, YOU, 3),
     "Detach, to a replaced replica": Detach(ME, REPLACED, 3),
     "AttachRefused": AttachRefused(ME, YOU, 5),
+    "TimeoutNow": TimeoutNow(ME, YOU, 3),
+    "Removed, to a replaced replica": Removed(ME, REPLACED, 3, 50),
     "Forward": Forward(2, 77, b"\x61x"),
+    "Forward of a query": Forward(2, 78, b"\xf6", RequestKind.QUERY),
     "ForwardReply": ForwardReply(2, 77, ForwardOutcome.RESULT, b"\x01"),
     "SnapshotReply": SnapshotReply(ME, YOU, EntryId(3, 9), HASH, SnapshotAnswer.CONTINUE, 4096),
     "SnapshotReply, to a replaced replica": SnapshotReply(ME, REPLACED, EntryId(3, 9), HASH, SnapshotAnswer.REFUSED, text="rotten"),
+    "NodeAddress": NodeAddress(3, 2, "n3:1"),
 }
 
 PIECE = SnapshotPiece(group=GROUP, source=ME, target=REPLACED, term=3, at=EntryId(3, 9), sha256=HASH, size=4099, offset=4096, data=b"end")

@@ -41,13 +41,17 @@ from trioraft.core import (
     encode_configuration,
 )
 from trioraft.wire import (
+    ADDRESS_BYTES_MAX,
     BODY_OVERHEAD_MAX,
     HEADER_BYTES_MAX,
+    NO_GROUP,
     DecodedFrame,
     Envelope,
     Forward,
     ForwardOutcome,
     ForwardReply,
+    NodeAddress,
+    RequestKind,
     SnapshotAnswer,
     SnapshotReply,
     decode_messages,
@@ -57,12 +61,13 @@ from trioraft.wire import (
 )
 from trioraft.wire._message import _KINDS, SNAPSHOT_TEXT_BYTES_MAX
 
-NOT_OF_THE_CORE = {Forward, ForwardReply, SnapshotReply}
+NOT_OF_THE_CORE = {Forward, ForwardReply, SnapshotReply, NodeAddress}
 NEVER_MESSAGES = {InstallSnapshot}
 """They travel in other ways, or not at all."""
 
 HEARTBEAT = [7, 7, 1, 3, 6, 11, 0]
 REPLY = [18, 7, 1, 3, 9, 0, 4096, HASH, "", 0]
+ADDRESS = [19, 3, 2, "n3:1"]
 
 
 def body_of(items: Any, tail: bytes = b"") -> bytes:
@@ -88,7 +93,9 @@ def test_round_trip(sent: list[Envelope]) -> None:
         elif isinstance(message, SnapshotReply):
             assert type(message.answer) is SnapshotAnswer
             assert type(message.at) is EntryId
-        elif not isinstance(message, Forward):
+        elif isinstance(message, Forward):
+            assert type(message.kind) is RequestKind
+        elif not isinstance(message, NodeAddress):
             assert type(message.source) is Member
             assert type(message.target.replica) is EntryId
     # A frame has one form: what was decoded encodes to the same bytes, without sealing anything anew.
@@ -111,6 +118,8 @@ def value_of(field: attrs.Attribute[Any], kind: Any, numbers: count[int]) -> Any
         return str(next(numbers))
     if kind in (ForwardOutcome, SnapshotAnswer):
         return kind.BUSY
+    if kind is RequestKind:
+        return kind.TRANSFER
     assert kind == tuple[Entry, ...], f"say here what a field of type {kind} may be"
     return (noop(next(numbers)), command(next(numbers)))
 
@@ -138,9 +147,9 @@ def test_followers_keep_the_slices_that_they_received() -> None:
 
 # Per message: the header's array, and the tail.
 GOLDEN = {
-    "PreVote": ("82 00 87 01 07 01 04 03 09 00", ""),
+    "PreVote": ("82 00 88 01 07 01 04 03 09 17 00", ""),
     "PreVoteReply": ("82 00 86 02 07 01 04 f5 00", ""),
-    "RequestVote": ("82 00 88 03 07 01 04 03 09 f5 00", ""),
+    "RequestVote": ("82 00 89 03 07 01 04 03 09 1a ff ff ff ff f5 00", ""),
     "RequestVoteReply": ("82 00 86 04 07 01 04 f4 00", ""),
     "AppendEntries": (
         "82 18 4c 88 05 07 01 03 02 04 04 00",
@@ -157,13 +166,17 @@ GOLDEN = {
     "Attach": ("82 00 85 09 07 01 03 00", ""),
     "Detach, to a replaced replica": ("82 00 85 0a 07 01 03 84 00 00 02 18 28", ""),
     "AttachRefused": ("82 00 85 0b 07 01 05 00", ""),
-    "Forward": ("82 02 85 10 07 01 02 18 4d", "61 78"),
+    "TimeoutNow": ("82 00 85 0c 07 01 03 00", ""),
+    "Removed, to a replaced replica": ("82 00 86 0d 07 01 03 18 32 84 00 00 02 18 28", ""),
+    "Forward": ("82 02 86 10 07 01 02 18 4d 00", "61 78"),
+    "Forward of a query": ("82 01 86 10 07 01 02 18 4e 02", "f6"),
     "ForwardReply": ("82 01 86 11 07 01 02 18 4d 00", "01"),
     "SnapshotReply": (f"82 00 8a 12 07 01 03 09 00 19 10 00 58 20 {HASH.hex(' ')} 60 00", ""),
     "SnapshotReply, to a replaced replica": (
         f"82 00 8a 12 07 01 03 09 03 00 58 20 {HASH.hex(' ')} 66 72 6f 74 74 65 6e 84 00 00 02 18 28",
         "",
     ),
+    "NodeAddress": ("82 00 84 13 03 02 64 6e 33 3a 31", ""),
 }
 
 
@@ -235,12 +248,20 @@ BAD_MESSAGES = {
     "a replica is a boolean": [7, 7, 1, 3, 6, 11, [0, 0, True, 1]],
     "a replica is negative": [7, 7, 1, 3, 6, 11, [0, 0, -1, 1]],
     "flag is a number": [2, 7, 1, 3, 1, 0],
-    "forward too short": [16, 7, 1, 3],
-    "forward number is text": [16, 7, 1, 3, "x"],
+    "a vote without a genesis": [1, 7, 1, 4, 3, 9, 0],
+    "a genesis is a boolean": [3, 7, 1, 4, 3, 9, True, False, 0],
+    "transfer is a number": [3, 7, 1, 4, 3, 9, 0, 0, 0],
+    "a removal without an index": [13, 7, 1, 3, 0],
+    "a removal at a negative index": [13, 7, 1, 3, -1, 0],
+    "timeout now too long": [12, 7, 1, 3, 0, 0],
+    "forward too short": [16, 7, 1, 3, 4],
+    "forward number is text": [16, 7, 1, 3, "x", 0],
+    "forward of an unknown kind": [16, 7, 1, 3, 4, 6],
+    "forward of a boolean kind": [16, 7, 1, 3, 4, True],
     "forward reply too long": [17, 7, 1, 3, 4, 0, 0],
     "forward outcome is unknown": [17, 7, 1, 3, 4, 99],
     "forward outcome is a boolean": [17, 7, 1, 3, 4, True],
-    "forward incarnation of the group too large": [16, 7, 2**32, 3, 4],
+    "forward incarnation of the group too large": [16, 7, 2**32, 3, 4, 0],
     "snapshot reply too short": REPLY[:-1],
     "snapshot reply too long": [*REPLY, 0],
     "snapshot reply, group id is text": [18, "7", *REPLY[2:]],
@@ -255,12 +276,26 @@ BAD_MESSAGES = {
     "snapshot reply, text too long as UTF-8": [*REPLY[:8], "ü" * (SNAPSHOT_TEXT_BYTES_MAX // 2) + "x", 0],
     "snapshot reply, replicas are text": [*REPLY[:9], "0"],
     "snapshot reply, replicas are false": [*REPLY[:9], False],
+    "address too short": ADDRESS[:-1],
+    "address too long": [*ADDRESS, 0],
+    "address of node 0": [19, 0, 2, "n3:1"],
+    "address of a node out of range": [19, 2**32, 2, "n3:1"],
+    "address of a node that is a boolean": [19, True, 2, "n3:1"],
+    "address of version 0": [19, 3, 0, "n3:1"],
+    "address of a version out of range": [19, 3, 2**63, "n3:1"],
+    "address of a version that is null": [19, 3, None, "n3:1"],
+    "address is bytes": [19, 3, 2, b"n3:1"],
+    "address is empty": [19, 3, 2, ""],
+    "address is not printable": [19, 3, 2, "n3\n:1"],
+    "address has too many bytes": [19, 3, 2, "x" * (ADDRESS_BYTES_MAX + 1)],
+    "address has too many bytes as UTF-8": [19, 3, 2, "ü" * (ADDRESS_BYTES_MAX // 2) + "x"],
 }
 
 
 def test_the_good_message_of_these_tests_is_good() -> None:
     assert decode(body_of([0, HEARTBEAT])) == ([Envelope(GROUP, MESSAGES["Heartbeat"])], 0)
     assert decode(body_of([0, REPLY])) == ([Envelope(GROUP, MESSAGES["SnapshotReply"])], 0)
+    assert decode(body_of([0, ADDRESS])) == ([Envelope(NO_GROUP, MESSAGES["NodeAddress"])], 0)
 
 
 @pytest.mark.parametrize("name", BAD_MESSAGES)
@@ -269,7 +304,7 @@ def test_one_bad_message_is_skipped_and_counted(name: str) -> None:
     assert frame == ([Envelope(GROUP, MESSAGES["Heartbeat"])] * 2, 1)
 
 
-@pytest.mark.parametrize("kind", [0, 12, 15, 19, 2**64 - 1], ids=str)
+@pytest.mark.parametrize("kind", [0, 14, 15, 20, 2**64 - 1], ids=str)
 def test_TP_15_a_message_of_an_unknown_kind_is_skipped_with_its_tail(kind: int) -> None:
     probe = [5, 7, 1, 3, 2, 4, 4, 0]
     good = record()
@@ -293,6 +328,7 @@ def test_a_bad_record_costs_only_its_own_message() -> None:
 
 def test_a_message_that_has_no_tail_is_skipped_if_it_brings_one() -> None:
     assert decode(body_of([3, HEARTBEAT, 0, HEARTBEAT], b"abc")) == ([Envelope(GROUP, MESSAGES["Heartbeat"])], 1)
+    assert decode(body_of([3, ADDRESS, 0, ADDRESS], b"abc")) == ([Envelope(NO_GROUP, MESSAGES["NodeAddress"])], 1)
     assert decode(body_of([3, REPLY, 0, REPLY], b"abc")) == ([Envelope(GROUP, MESSAGES["SnapshotReply"])], 1)
 
 
@@ -321,7 +357,7 @@ def test_an_entry_with_a_configuration_that_is_none_costs_only_its_own_message()
 
 
 def test_a_forward_is_bounded_like_a_command() -> None:
-    items = [8, [16, 7, 1, 3, 4], 9, [16, 7, 1, 3, 5]]
+    items = [8, [16, 7, 1, 3, 4, 0], 9, [16, 7, 1, 3, 5, 0]]
     assert decode(body_of(items, bytes(17)), payload_bytes_max=8) == ([Envelope(GROUP, Forward(3, 4, bytes(8)))], 1)
 
 
@@ -410,6 +446,13 @@ def test_message_size_bounds_the_largest_answer_to_a_snapshot() -> None:
     envelope = Envelope(GroupKey(2**63 - 1, 2**32 - 1), largest)
     assert decode(encode_messages([envelope], SOURCE, TARGET)) == ([envelope], 0)
     assert len(encode_messages([envelope], SOURCE, TARGET)) <= message_size(envelope) + BODY_OVERHEAD_MAX
+
+
+def test_message_size_bounds_the_longest_address() -> None:
+    for address in ("x" * ADDRESS_BYTES_MAX, "ü" * (ADDRESS_BYTES_MAX // 2)):
+        envelope = Envelope(NO_GROUP, NodeAddress(2**32 - 1, 2**63 - 1, address))
+        assert decode(encode_messages([envelope], SOURCE, TARGET)) == ([envelope], 0)
+        assert len(encode_messages([envelope], SOURCE, TARGET)) <= message_size(envelope) + BODY_OVERHEAD_MAX
 
 
 @given(st.binary(max_size=80))

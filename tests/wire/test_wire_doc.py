@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from enum import IntEnum
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from trioraft.wire import (
     Forward,
     ForwardOutcome,
     ForwardReply,
+    NodeAddress,
     PulseKind,
+    RequestKind,
     SnapshotAnswer,
     SnapshotEncoder,
     SnapshotReply,
@@ -28,7 +31,7 @@ from trioraft.wire import (
     encode_piece,
     encode_value,
 )
-from trioraft.wire._message import _KINDS, FORWARD, FORWARD_REPLY, SNAPSHOT_REPLY
+from trioraft.wire._message import _KINDS, FORWARD, FORWARD_REPLY, NODE_ADDRESS, SNAPSHOT_REPLY
 
 DOC = Path(__file__).parents[2] / "docs" / "wire.md"
 
@@ -149,12 +152,13 @@ def file_listing() -> str:
             (4, "CRC-32 of the two sizes and of the block"),
             (4, '{"x": 1}'),
             (1, "null"),
-            (4, "a section of 92 bytes"),
+            (4, "a section of 100 bytes"),
             (4, "that is no block: the manifest"),
             (4, "CRC-32 of the two sizes and of the manifest"),
             (1, "array of 11"),
             (4, "group 7, incarnation 1, term 3, index 9"),
-            (2, "configuration, 32 bytes"),
+            (2, "configuration, 40 bytes"),
+            (8, "not put in force by an entry"),
             (6, "one voter: node 1"),
             (6, "no outgoing half, no learners, nobody becomes one"),
             (20, "node 1 has the replica number 0@0"),
@@ -202,7 +206,11 @@ def test_the_table_of_messages_is_complete() -> None:
     expected |= {
         (str(number), message.__name__, "send_append_entries", "append")
         for number, message in ((FORWARD, Forward), (FORWARD_REPLY, ForwardReply))
-    } | {(str(SNAPSHOT_REPLY), SnapshotReply.__name__, "send_vote", "control")}
+    }
+    expected |= {
+        (str(number), message.__name__, "send_vote", "control")
+        for number, message in ((SNAPSHOT_REPLY, SnapshotReply), (NODE_ADDRESS, NodeAddress))
+    }
     assert {(row[0], row[1], row[4], row[5]) for row in rows("Messages")} == expected
 
 
@@ -210,11 +218,12 @@ def test_the_table_of_messages_is_complete() -> None:
     "heading, kinds",
     [
         ("Bodies", BodyKind),
-        ("Forwarded proposals", ForwardOutcome),
+        ("Forwarded requests", RequestKind),
+        ("What became of a request", ForwardOutcome),
         ("The pulse", PulseKind),
         ("Snapshots on the move", SnapshotAnswer),
     ],
     ids=str,
 )
-def test_the_tables_of_numbers_are_complete(heading: str, kinds: type[BodyKind | ForwardOutcome | PulseKind | SnapshotAnswer]) -> None:
+def test_the_tables_of_numbers_are_complete(heading: str, kinds: type[IntEnum]) -> None:
     assert {(row[0], row[1]) for row in rows(heading) if row[1].isupper()} == {(str(int(kind)), kind.name) for kind in kinds}

@@ -65,11 +65,15 @@ def has_quorum(configuration: Configuration, nodes: AbstractSet[NodeId]) -> bool
 
 
 def present_members(configuration: Configuration, replicas: Replicas) -> set[NodeId]:
-    """The nodes whose replica is the one that the configuration names."""
+    """The nodes whose replica is the one that the configuration names.
+
+    One that came back, and awaits its number, has that of its former life: which is barred, and whose log and votes it does not have.
+    """
+    records = {node_id: group.found.record for node_id, group in replicas.items()}
     return {
         node_id
-        for node_id, group in replicas.items()
-        if group.found.record is not None and configuration.replicas.get(node_id) == group.found.record.me.replica
+        for node_id, record in records.items()
+        if record is not None and not record.awaits_number and configuration.replicas.get(node_id) == record.me.replica
     }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from .._types import GroupId
-from ..storage import DirectoryReport, GroupReport
+from .._types import NOTHING, EntryId, GroupId
+from ..storage import EVERY_NUMBER, DirectoryReport, GroupRecord, GroupReport
 from ._json import directory_document, finding_document, say_json
 from ._text import NONE, counted, position, say, size, table
 
@@ -78,8 +78,9 @@ def _group_table(report: DirectoryReport) -> Iterator[str]:
     head = ("group", "member", "term", "vote", "start", "last", "commit", "snapshot", "log", "at rest", "members")
     yield from table(head, [_group_row(group) for group in living])
     if removed:
-        listed = " ".join(sorted((str(group.key) for group in removed), key=_natural))
-        yield from ("", "tombstones", f"  {listed}")
+        yield from ("", "tombstones")
+        rows = [(group.key, _barred(group.found.barred)) for group in sorted(removed, key=lambda group: group.key or ())]
+        yield from table(("group", "replica numbers that never come again"), rows)
 
 
 def _group_row(group: GroupReport) -> tuple[object, ...]:
@@ -91,7 +92,7 @@ def _group_row(group: GroupReport) -> tuple[object, ...]:
     configurations = group.configurations
     return (
         name,
-        found.record.me,
+        _member(found.record),
         state.term,
         state.vote or NONE,
         position(durable.terms.start),
@@ -110,7 +111,8 @@ def _group_lines(group: GroupReport) -> Iterator[str]:
     if found.failure is not None:
         yield f"  REFUSED: {found.failure}"
     elif found.tombstone is not None:
-        yield "  removed; its tombstone keeps older incarnations away"
+        yield "  removed; its tombstone keeps older incarnations away, and of this one"
+        yield f"  replica numbers that never come again: {_barred(found.barred)}"
     else:
         yield from _living_lines(group)
     if group.snapshots:
@@ -125,7 +127,8 @@ def _group_lines(group: GroupReport) -> Iterator[str]:
 def _living_lines(group: GroupReport) -> Iterator[str]:
     durable, record = group.found.durable, group.found.record
     facts = [
-        ("member", NONE if record is None else str(record.me)),
+        ("member", NONE if record is None else _member(record)),
+        ("came", NONE if record is None else "to begin the group" if record.configuration.voters else "to join the group"),
         ("term", str(durable.hard_state.term)),
         ("vote", str(durable.hard_state.vote or NONE)),
         ("log begins behind", position(durable.terms.start)),
@@ -136,15 +139,20 @@ def _living_lines(group: GroupReport) -> Iterator[str]:
     ]
     yield from (f"  {name.ljust(17)}  {value}" for name, value in facts)
     yield from ("", "configurations")
-    yield from table(("from", "members"), [(index, str(each)) for index, each in group.configurations])
+    yield from table(("from", "index", "members"), [(index, each.index, str(each)) for index, each in group.configurations])
     if group.runs:
         yield from ("", "terms")
         yield from table(("from", "term"), group.runs)
 
 
+def _member(record: GroupRecord) -> str:
+    """With its replica number; one that joined learns its own from a leader."""
+    return f"{record.me} awaits a number" if record.awaits_number else str(record.me)
+
+
+def _barred(number: EntryId) -> str:
+    return "all" if number == EVERY_NUMBER else f"up to {position(number)}" if number != NOTHING else "that of a bootstrap member"
+
+
 def _short(path: str, base_dir: str) -> str:
     return str(PurePath(path).relative_to(base_dir))
-
-
-def _natural(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.lstrip("g").split("."))

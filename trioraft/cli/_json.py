@@ -7,7 +7,7 @@ from typing import Any
 
 from .._types import NOTHING, EntryId, GroupId
 from ..core import Configuration
-from ..storage import DirectoryReport, Finding, GroupReport
+from ..storage import EVERY_NUMBER, DirectoryReport, Finding, GroupReport
 from ._text import say
 
 JSON_VERSION = 1
@@ -61,6 +61,9 @@ def group_document(group: GroupReport) -> dict[str, Any]:
         "state": "damaged" if failure is not None else "removed" if record is None else "living",
         "failure": failure,
         "member": None if record is None else {"node_id": record.me.node_id, "replica": _position(record.me.replica)},
+        "joined": None if record is None else not record.configuration.voters,
+        "awaits_number": None if record is None else record.awaits_number,
+        "barred": None if found.tombstone is None else "all" if found.barred == EVERY_NUMBER else _position(found.barred),
         "term": durable.hard_state.term,
         "vote": durable.hard_state.vote,
         "start": _position(durable.terms.start),
@@ -81,6 +84,7 @@ def _position(at: EntryId) -> dict[str, int]:
 
 def _configuration(configuration: Configuration) -> dict[str, Any]:
     return {
+        "configuration_index": configuration.index,
         "voters": sorted(configuration.voters),
         "outgoing": sorted(configuration.outgoing),
         "learners": sorted(configuration.learners),

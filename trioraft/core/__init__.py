@@ -1,6 +1,6 @@
 """One Raft group as a pure state machine: no trio, no clock, no file, no socket, no global random."""
 
-from ._confchange import ChangeRefusedError as ChangeRefusedError, Target as Target
+from ._confchange import Target as Target
 from ._config import GroupConfig as GroupConfig, Timing as Timing
 from ._configuration import Configuration as Configuration
 from ._configuration_bytes import (
@@ -20,9 +20,12 @@ from ._events import (
     PeerUp as PeerUp,
     Persisted as Persisted,
     Propose as Propose,
+    Read as Read,
+    Request as Request,
     SnapshotSent as SnapshotSent,
     SnapshotTaken as SnapshotTaken,
     TimePassed as TimePassed,
+    TransferLeadership as TransferLeadership,
     TrimMemory as TrimMemory,
     Unreachable as Unreachable,
 )
@@ -40,8 +43,10 @@ from ._messages import (
     Message as Message,
     PreVote as PreVote,
     PreVoteReply as PreVoteReply,
+    Removed as Removed,
     RequestVote as RequestVote,
     RequestVoteReply as RequestVoteReply,
+    TimeoutNow as TimeoutNow,
 )
 from ._raft import Raft as Raft
 from ._ready import (

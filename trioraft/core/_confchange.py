@@ -14,46 +14,12 @@ that even single-voter steps are unsafe), and joint is left only after it is com
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 import attrs
 
-from .._errors import ConfigError, RaftError
+from .._errors import ChangeRefusedError, ConfigError
 from .._types import EntryId, NodeId
 from ._configuration import Configuration
-
-RefusalKind = Literal[
-    "already_joint",
-    "change_pending",
-    "joint_in_progress",
-    "needs_joint",
-    "no_voters_to_join_from",
-    "not_joint",
-    "removes_all_voters",
-    "term_not_begun",
-]
-
-
-class ChangeRefusedError(RaftError):
-    """The change cannot follow the configuration in force; nothing has happened. `kind` is a short, stable name.
-
-    ==========================  ==========================================================================
-    kind                        why
-    ==========================  ==========================================================================
-    ``already_joint``           a joint configuration cannot be entered from another
-    ``change_pending``          the change before is not committed yet
-    ``joint_in_progress``       the change before has yet to leave its joint configuration
-    ``needs_joint``             more than one voter changes: a direct step could make two leaders
-    ``no_voters_to_join_from``  a configuration without voters has no outgoing half
-    ``not_joint``               there is no joint configuration to leave
-    ``removes_all_voters``      nobody would be left to vote
-    ``term_not_begun``          the leader has not committed an entry of its own term yet
-    ==========================  ==========================================================================
-    """
-
-    def __init__(self, kind: RefusalKind, text: str) -> None:
-        self.kind: RefusalKind = kind
-        super().__init__(text)
 
 
 @attrs.frozen
@@ -99,7 +65,7 @@ def next_configuration(
     if configuration.is_joint:
         if target != Target.of(configuration):
             raise _joint_in_progress(configuration)
-        return leave_joint(configuration)
+        return leave_joint(configuration, added_by)
     if target == Target.of(configuration):
         return configuration
     if len(configuration.voters ^ target.voters) <= 1:
@@ -140,8 +106,8 @@ def enter_joint(configuration: Configuration, target: Target, added_by: EntryId)
     return _with_replicas(joint, configuration, added_by)
 
 
-def leave_joint(configuration: Configuration) -> Configuration:
-    """Return what is left when the outgoing half is dropped. Nobody is new there, so it makes no replica numbers.
+def leave_joint(configuration: Configuration, at: EntryId) -> Configuration:
+    """Return what is left when the outgoing half is dropped, by the entry `at`. Nobody is new there, so it makes no replica numbers.
 
     Raises:
         ChangeRefusedError: ``not_joint``.
@@ -151,12 +117,13 @@ def leave_joint(configuration: Configuration) -> Configuration:
     target = Target.of(configuration)
     stay = target.voters | target.learners
     replicas = {node_id: replica for node_id, replica in configuration.replicas.items() if node_id in stay}
-    return Configuration(target.voters, learners=target.learners, replicas=replicas)
+    return Configuration(target.voters, learners=target.learners, replicas=replicas, index=at.index)
 
 
 def _with_replicas(to: Configuration, before: Configuration, added_by: EntryId) -> Configuration:
     """Give each member of `to` its replica number: who was a member keeps it, even as it changes sides."""
-    return attrs.evolve(to, replicas={node_id: before.replicas.get(node_id, added_by) for node_id in to.members()})
+    replicas = {node_id: before.replicas.get(node_id, added_by) for node_id in to.members()}
+    return attrs.evolve(to, replicas=replicas, index=added_by.index)
 
 
 def _check_voters_left(target: Target) -> None:

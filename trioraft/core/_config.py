@@ -39,6 +39,11 @@ def _in_range(low: int, high: int) -> Callable[[Any, attrs.Attribute[int], Any],
     return check
 
 
+def _is_bool(instance: object, attribute: attrs.Attribute[bool], value: Any) -> None:
+    if type(value) is not bool:
+        raise ConfigError(f"{attribute.name} must be True or False, not {value!r}")
+
+
 @attrs.frozen(kw_only=True)
 class GroupConfig:
     """Limits of one group. Sizes in bytes."""
@@ -93,6 +98,19 @@ class GroupConfig:
     log_memory_bytes_max: int = attrs.field(default=8 << 20, validator=_in_range(1, 1 << 34))
     """Entries kept in memory; others are read back from the disk when somebody needs them. What is not durable or not committed yet
     stays in memory whatever this says."""
+
+    promotion_lag_max: int = attrs.field(default=4096, validator=_in_range(0, 1 << 30))
+    """A learner may become a voter when it holds all but so many entries of the leader's log."""
+
+    lease_reads: bool = attrs.field(default=False, validator=_is_bool)
+    """Whether `read(level="lease")` is allowed: equal on all members. A replica that has confirmed a leader, or has just started, then
+    helps nobody to replace that leader for one election timeout, whatever it hears."""
+
+    lease_drift_percent: int = attrs.field(default=10, validator=_in_range(1, 50))
+    """How far the clocks of two nodes may run apart within one election timeout: a lease ends that much earlier."""
+
+    sessions_max: int = attrs.field(default=4096, validator=_in_range(1, 1 << 20))
+    """Clients' sessions that a group remembers: who opens one says how many there may be, so that all replicas forget the same."""
 
     inbox_events_max: int = attrs.field(default=8192, validator=_in_range(16, 1 << 20))
     """Messages and proposals that wait for the group's driver. Beyond it messages are lost and proposals refused with `BusyError`."""

@@ -12,12 +12,14 @@ A joint configuration is always left by the leader, once it is committed: so the
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterable, Mapping
 
 import attrs
 
 from .._errors import ConfigError
-from .._types import NOTHING, EntryId, Member, NodeId
+from .._types import NOTHING, EntryId, Index, Member, NodeId
 
 _NODE_ID_MAX = (1 << 32) - 1
 
@@ -50,6 +52,9 @@ class Configuration:
     replicas: Mapping[NodeId, EntryId] = attrs.field(factory=dict, hash=False)
     """The replica number of each member. One left out at construction is `NOTHING`: a member since bootstrap."""
 
+    index: Index = attrs.field(default=0, eq=False)
+    """Of the entry that put it in force; 0: the group's first one. What a change is compared with (`ChangeMembers.expect`)."""
+
     _members: tuple[NodeId, ...] = attrs.field(init=False, eq=False, repr=False)
     _voter_ids: tuple[NodeId, ...] = attrs.field(init=False, eq=False, repr=False)
 
@@ -81,6 +86,12 @@ class Configuration:
         if not configuration.voters:
             raise ConfigError("a group needs at least one voter")
         return configuration
+
+    @property
+    def genesis(self) -> int:
+        """Tell groups apart that were begun by other voters, whatever they are called; 0: by nobody."""
+        voters = sorted(self.voters)
+        return (zlib.crc32(struct.pack(f"<{len(voters)}I", *voters)) or 1) if voters else 0
 
     @property
     def is_joint(self) -> bool:

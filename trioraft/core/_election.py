@@ -5,6 +5,8 @@ A voter that has a leader refuses, so nobody who merely cannot hear the leader d
 less and less often, up to [4E, 8E), until it hears a leader or wins.
 
 A vote is counted once it is durable, the candidate's own like the others': its requests leave after its vote is on its disk.
+
+Whoever a lease counts on (`_reads`) neither votes nor campaigns until that is over, in whatever role and term it is by then.
 """
 
 from __future__ import annotations
@@ -43,6 +45,10 @@ def check_candidate(replica: Replica, state: PreCandidate | Candidate, now: Mill
 def _is_time(replica: Replica, state: Follower | PreCandidate | Candidate, now: Millis) -> bool:
     if now < state.election_deadline:
         return False
+    if replica.is_bound(replica.me, now):
+        # Many may be bound to the same moment.
+        state.election_deadline = replica.bound_until + replica.draw_delay()
+        return False
     if replica.is_own_disk_moving(now):
         return True
     # Its vote for itself would never be durable: it would only run through terms, and disturb the others when it is back.
@@ -51,14 +57,14 @@ def _is_time(replica: Replica, state: Follower | PreCandidate | Candidate, now: 
 
 
 def on_campaign(replica: Replica, state: RoleState, event: Campaign, now: Millis) -> None:
-    if replica.can_campaign:
+    if replica.can_campaign and not replica.is_bound(replica.me, now):
         _start_pre_vote(replica, now)
 
 
 def _start_pre_vote(replica: Replica, now: Millis) -> None:
     state = replica.become_pre_candidate(now)
     for voter in replica.other_voters():
-        replica.send(PreVote(replica.me, voter, replica.term + 1, replica.log.last))
+        replica.send(PreVote(replica.me, voter, replica.term + 1, replica.log.last, replica.genesis))
     _count_pre_vote(replica, state, replica.me, True, now)
 
 
@@ -67,7 +73,7 @@ def _count_pre_vote(replica: Replica, state: PreCandidate, voter: Member, grante
     result = vote_result(replica.configuration, state.votes)
     if result is VoteResult.WON:
         replica.refused_rounds = 0
-        _start_vote(replica, now)
+        start_vote(replica, now)
     elif result is VoteResult.LOST:
         _note_refusals(replica, state)
         replica.become_follower(replica.term, None, now)
@@ -78,10 +84,11 @@ def _note_refusals(replica: Replica, state: PreCandidate | Candidate) -> None:
         replica.refused_rounds += 1
 
 
-def _start_vote(replica: Replica, now: Millis) -> None:
+def start_vote(replica: Replica, now: Millis, *, transfer: bool = False) -> None:
+    """Enter the next term and ask for its votes; `transfer`: because the leader has asked for that."""
     replica.become_candidate(now)
     for voter in replica.other_voters():
-        replica.promise(RequestVote(replica.me, voter, replica.term, replica.log.last))
+        replica.promise(RequestVote(replica.me, voter, replica.term, replica.log.last, transfer, replica.genesis))
 
 
 def _count_vote(replica: Replica, state: Candidate, voter: NodeId, granted: bool, now: Millis) -> None:
@@ -131,7 +138,9 @@ def on_pre_vote_reply(replica: Replica, state: PreCandidate, message: PreVoteRep
 def on_request_vote(replica: Replica, state: RoleState, message: RequestVote, now: Millis) -> None:
     # Paper 5.4.1: whoever is elected has everything that is committed, because a majority is not ahead of it.
     is_up_to_date = message.last >= replica.log.last
-    if not (replica.has_space and is_up_to_date and _may_vote(replica, message.source, message.term)):
+    # NB: also in its own term, that it may have come to by itself since it was bound. Only a leader's wish goes before a lease.
+    is_free = replica.has_space and (message.transfer or not replica.is_bound(message.source, now))
+    if not (is_free and is_up_to_date and _may_vote(replica, message.source, message.term)):
         replica.send(RequestVoteReply(replica.me, message.source, replica.term, granted=False))
         return
     replica.ballot.cast(message.source.node_id)

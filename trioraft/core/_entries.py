@@ -58,6 +58,9 @@ def configuration_in(entry: Entry) -> Configuration:
         InvariantError: it cannot be read.
     """
     try:
-        return decode_configuration(entry.payload)
+        configuration = decode_configuration(entry.payload)
     except BadConfigurationError as error:
         raise InvariantError(f"entry {entry}: {error}") from None
+    if configuration.index != entry.index:
+        raise InvariantError(f"entry {entry}: a configuration that says it is that of index {configuration.index}")
+    return configuration

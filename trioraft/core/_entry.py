@@ -18,6 +18,8 @@ class EntryKind(IntEnum):
     """A command for the state machine."""
     CONFIGURATION = 2
     """Who is in the group from here on (`encode_configuration`): in force as soon as it is in a replica's log, committed or not."""
+    SESSION = 3
+    """A client's session begins or ends, or a command of one: the floors above know what is in it."""
 
 
 # NB: not frozen. A log holds very many of these, and a frozen class costs 2.5 times as much to build.

@@ -11,7 +11,7 @@ import attrs
 
 from .._types import EntryId, Index, Member, NodeId
 from ._confchange import Target
-from ._entry import Entry
+from ._entry import Entry, EntryKind
 from ._messages import Message
 from ._ready import LoadEntries
 
@@ -28,17 +28,40 @@ class Propose:
     token: Any
     """Whatever the caller wants to recognise the answer by; the core never looks into it."""
     payload: bytes
+    kind: EntryKind = EntryKind.COMMAND
 
 
 @attrs.define
 class ChangeMembers:
-    """Append the next step on the way to `target`. Answered like `Propose`; the step is through when its entry is committed.
+    """Change who is in the group, by one step or by several, of which the leader takes each when the one before is committed.
 
-    If it leads into a joint configuration, the leader leaves that by itself, with a further entry.
+    Answered once: by `Ready.accepted` with the last entry, that which reaches the target, when it is in the log; or by `Ready.refused`.
+    Nodes that shall vote and are no members yet become learners first, and vote when they have caught up.
     """
 
     token: Any
     target: Target
+    expect: Index | None = None
+    """The `Configuration.index` that the caller goes by; another one refuses the change. None: whatever is in force."""
+
+
+@attrs.define
+class TransferLeadership:
+    """Hand leadership over. Answered once: by `Ready.answered` (None) when this replica leads no longer, or by `Ready.refused`."""
+
+    token: Any
+    target: NodeId | None = None
+    """None: to the voter that is live and has most of the log."""
+
+
+@attrs.define
+class Read:
+    """Ask from which index on a state shows everything that was acknowledged before now (dissertation 6.4).
+
+    Answered once: by `Ready.answered` (the index), after a quorum has confirmed that this replica leads; or by `Ready.refused`.
+    """
+
+    token: Any
 
 
 @attrs.define
@@ -125,11 +148,16 @@ class Campaign:
     """Start a pre-vote round now, whatever the clock says; refused as usual by peers that hear a leader. For tests and tools."""
 
 
+Request: TypeAlias = Propose | ChangeMembers | TransferLeadership | Read
+"""What somebody waits for an answer to, by `token`: answered exactly once, unless the replica stops."""
+
 Event: TypeAlias = (
     Message
     | TimePassed
     | Propose
     | ChangeMembers
+    | TransferLeadership
+    | Read
     | Persisted
     | Applied
     | EntriesLoaded

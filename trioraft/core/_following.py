@@ -79,6 +79,8 @@ def on_install_snapshot(replica: Replica, state: RoleState, message: InstallSnap
 
 def on_heartbeat(replica: Replica, state: RoleState, message: Heartbeat, now: Millis) -> None:
     follow(replica, message.source, now)
+    if message.round:
+        replica.bind(message.source, now)
     # At most what this replica has acknowledged in this term: if that is beyond its log, the log has lost it.
     replica.log.commit_to(message.commit)
     replica.send(HeartbeatReply(replica.me, message.source, replica.term, replica.log.commit_index, message.round))

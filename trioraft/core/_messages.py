@@ -39,6 +39,8 @@ class PreVote:
     """The term the sender would campaign in: its own plus one."""
     last: EntryId
     """The last entry of the sender's log."""
+    genesis: int = 0
+    """`Replica.genesis` of the sender."""
 
 
 @attrs.define
@@ -59,10 +61,9 @@ class RequestVote:
     term: Term
     last: EntryId
     transfer: bool = False
-    """The leader asked for this election (leadership transfer): stickiness does not apply (dissertation 3.10, 4.2.3).
-
-    Nobody sets it yet.
-    """
+    """The leader asked for this election (leadership transfer): stickiness does not apply (dissertation 3.10, 4.2.3)."""
+    genesis: int = 0
+    """`Replica.genesis` of the sender."""
 
 
 @attrs.define
@@ -115,7 +116,7 @@ class Heartbeat:
     commit: Index
     """At most what the receiver is known to match."""
     round: int = 0
-    """Number of a round that confirms leadership, unique for ever; 0: none. Nobody sets it yet."""
+    """Number of a round that confirms leadership, never used twice in a term; 0: none."""
 
 
 @attrs.define
@@ -126,7 +127,30 @@ class HeartbeatReply:
     commit: Index
     """The sender's commit index."""
     round: int = 0
-    """That of the heartbeat which is answered; so 0, as long as nobody sets it there."""
+    """That of the heartbeat which is answered."""
+
+
+@attrs.define
+class TimeoutNow:
+    """Campaign now: the leader of `term` hands over to you, and you have all of its log (dissertation 3.10)."""
+
+    source: Member
+    target: Member
+    term: Term
+
+
+@attrs.define
+class Removed:
+    """The target is in the group no more: the configuration at `index`, which is committed, does not have that replica.
+
+    The answer to a message that only a member sends. Whoever gets it goes quiet, and deletes nothing.
+    """
+
+    source: Member
+    target: Member
+    term: Term
+    """The sender's; the receiver does not move on to it."""
+    index: Index
 
 
 @attrs.define
@@ -182,6 +206,8 @@ Message: TypeAlias = (
     | AppendEntriesReply
     | Heartbeat
     | HeartbeatReply
+    | TimeoutNow
+    | Removed
     | Attach
     | Detach
     | AttachRefused
@@ -197,6 +223,8 @@ DELIVERY: dict[type[Message], Delivery] = {
     AppendEntriesReply: Delivery.VOTE,
     Heartbeat: Delivery.VOTE,
     HeartbeatReply: Delivery.VOTE,
+    TimeoutNow: Delivery.VOTE,
+    Removed: Delivery.VOTE,
     Attach: Delivery.PULSE,
     Detach: Delivery.PULSE,
     AttachRefused: Delivery.PULSE,

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, get_args
 
 from .._errors import InvariantError, NotLeaderError
 from .._types import NEVER, EntryId, Index, Millis, NodeId, Term
-from . import _attachment, _election, _following, _loading, _membership, _replication, _resending, _snapshots
+from . import _attachment, _election, _following, _loading, _membership, _reads, _removal, _replication, _resending, _snapshots, _transfer
 from ._configuration import Configuration
 from ._entries import is_well_formed
 from ._entry import Entry
@@ -33,9 +33,12 @@ from ._events import (
     PeerUp,
     Persisted,
     Propose,
+    Read,
+    Request,
     SnapshotSent,
     SnapshotTaken,
     TimePassed,
+    TransferLeadership,
     TrimMemory,
     Unreachable,
 )
@@ -51,8 +54,10 @@ from ._messages import (
     Message,
     PreVote,
     PreVoteReply,
+    Removed,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
 )
 from ._ready import CoreStatus, Ready, Role, RoleChange
 from ._replica import Replica
@@ -68,7 +73,7 @@ def _ignore(replica: Replica, state: RoleState, event: Event, now: Millis) -> No
     """Nothing follows from this event in this role."""
 
 
-def _on_propose(replica: Replica, state: RoleState, event: Propose | ChangeMembers, now: Millis) -> None:
+def _on_request(replica: Replica, state: RoleState, event: Request, now: Millis) -> None:
     replica.refused.append((event.token, NotLeaderError(replica.leader)))
 
 
@@ -117,12 +122,15 @@ _EVERYWHERE: dict[type, Handler] = {
     TrimMemory: _loading.on_trim_memory,
     SnapshotTaken: _snapshots.on_snapshot_taken,
     SnapshotSent: _snapshots.on_snapshot_sent,
+    Removed: _removal.on_removed,
 }
 
 _NOT_LEADING: dict[type, Handler] = {
     **_EVERYWHERE,
-    Propose: _on_propose,
-    ChangeMembers: _on_propose,
+    Propose: _on_request,
+    ChangeMembers: _on_request,
+    TransferLeadership: _on_request,
+    Read: _on_request,
     Campaign: _election.on_campaign,
     PeerDown: _ignore,  # liveness is compared with the clock, which has been looked at
     PeerUp: _ignore,
@@ -135,6 +143,7 @@ HANDLERS: dict[type, dict[type, Handler]] = {
         **_NOT_LEADING,
         PreVoteReply: _ignore,
         RequestVoteReply: _ignore,
+        TimeoutNow: _transfer.on_timeout_now,
         Detach: _attachment.on_detach,
         Unreachable: _attachment.on_unreachable,
     },
@@ -142,6 +151,7 @@ HANDLERS: dict[type, dict[type, Handler]] = {
         **_NOT_LEADING,
         PreVoteReply: _election.on_pre_vote_reply,
         RequestVoteReply: _ignore,
+        TimeoutNow: _ignore,
         Detach: _ignore,
         Unreachable: _ignore,
     },
@@ -149,6 +159,7 @@ HANDLERS: dict[type, dict[type, Handler]] = {
         **_NOT_LEADING,
         PreVoteReply: _ignore,
         RequestVoteReply: _election.on_request_vote_reply,
+        TimeoutNow: _ignore,
         Detach: _ignore,
         Unreachable: _ignore,
     },
@@ -156,7 +167,10 @@ HANDLERS: dict[type, dict[type, Handler]] = {
         **_EVERYWHERE,
         Propose: _replication.on_propose,
         ChangeMembers: _membership.on_change_members,
+        TransferLeadership: _transfer.on_transfer,
+        Read: _reads.on_read,
         Campaign: _ignore,
+        TimeoutNow: _ignore,
         PeerDown: _replication.on_peer_down,
         PeerUp: _replication.on_peer_up,
         Unreachable: _replication.on_unreachable,
@@ -193,7 +207,6 @@ def check_complete(handlers: Mapping[type, Mapping[type, Handler]]) -> None:
 check_complete(HANDLERS)
 
 _MESSAGES: frozenset[type] = frozenset(get_args(Message))
-_FROM_LEADERS: frozenset[type] = frozenset({AppendEntries, Heartbeat, Attach, InstallSnapshot})
 
 
 class Raft(Replica):
@@ -219,11 +232,9 @@ class Raft(Replica):
     def _admits(self, message: Any, kind: type, now: Millis) -> bool:
         """Look at who sent a message and in which term; return whether to look at what it says."""
         source = message.source
-        if message.target != self.me or source.node_id == self.me.node_id:
-            self.drop("wrong target")
-            return False
-        if self.is_superseded(source):
-            self.drop("former replica")
+        # NB: nearly always so, and looked at for each message.
+        is_plain = self.has_place and message.target == self.me and self.is_counted(source) and kind not in _removal.FOR_VOTES
+        if not (is_plain and source.node_id != self.me.node_id) and not _removal.admits_members(self, message, kind, now):
             return False
         if kind is AppendEntries and not is_well_formed(message.previous, message.entries, message.term):
             self.drop("malformed")
@@ -231,7 +242,7 @@ class Raft(Replica):
         if kind is InstallSnapshot and not 0 < message.at.term <= message.term:
             self.drop("malformed")
             return False
-        if kind is PreVote or (kind is PreVoteReply and message.granted):
+        if kind is PreVote or (kind is PreVoteReply and message.granted) or kind is Removed:
             return True
         if message.term > self.term:
             return self._admits_higher(message, kind, now)
@@ -246,7 +257,7 @@ class Raft(Replica):
                 _resending.recall(self, self.state, message.source)
             self.drop("sticky")
             return False
-        is_leading = kind in _FROM_LEADERS
+        is_leading = kind in _removal.FROM_LEADERS
         self.become_follower(message.term, message.source if is_leading else None, now)
         # Any other message was meant for a role in a term that this replica was not in: its term was all it had to tell.
         return is_leading or kind is RequestVote
@@ -276,9 +287,11 @@ class Raft(Replica):
             or self.after_write
             or self.accepted
             or self.refused
+            or self.answered
+            or self.me_unwritten is not None
             or self.log.has_unwritten
             or self.ballot.has_unwritten
-            or (type(self.state) is Leader and self.state.wants_append)
+            or (type(self.state) is Leader and (self.state.wants_append or self.state.wants_round))
             or self._has_to_apply
             or self.loaded
             or self.loads
@@ -299,8 +312,12 @@ class Raft(Replica):
 
         Sequences given to one core rise from call to call.
         """
-        if type(self.state) is Leader and self.state.wants_append:
-            _replication.send_appends(self, self.state, self._now)
+        state = self.state
+        if type(state) is Leader:
+            if state.wants_append:
+                _replication.send_appends(self, state, self._now)
+            if state.wants_round:
+                _reads.begin_round(self, state, self._now)
         restore = None if self.applying.restore is None else self.applying.take_restore()
         ready = Ready(
             hard_state=self.ballot.take_unwritten(sequence),
@@ -310,6 +327,8 @@ class Raft(Replica):
             committed=self._take_committed(),
             accepted=tuple(self.accepted),
             refused=tuple(self.refused),
+            answered=tuple(self.answered),
+            me=self.me_unwritten,
             role_change=self._role_change(),
         )
         # NB: what is rare costs nothing where it does not happen.
@@ -319,7 +338,8 @@ class Raft(Replica):
             ready.sequence = sequence
         if ready.role_change is not None:
             self._told = ready.role_change
-        for taken in (self.messages, self.after_write, self.accepted, self.refused):
+        self.me_unwritten = None
+        for taken in (self.messages, self.after_write, self.accepted, self.answered, self.refused):
             taken.clear()
         if self.log.memory_bytes > self.memory_bytes_max:
             self.trim_memory()
@@ -360,6 +380,15 @@ class Raft(Replica):
         return NEVER if is_idle else state.election_deadline
 
     @property
+    def lease_until(self) -> Millis:
+        """Until when reads may be answered without asking anybody (dissertation 6.4.1), by the clock that `now` is read from.
+
+        0: not at all; `NEVER`: this is the only voter. To be compared with a *new* reading of the clock just before an answer is
+        given: the process may have been stopped, or the machine suspended, since the last event.
+        """
+        return _reads.lease_until(self, self.state) if type(self.state) is Leader else 0
+
+    @property
     def role(self) -> Role:
         return self.state.role
 
@@ -391,6 +420,12 @@ class Raft(Replica):
             raise InvariantError(f"the configuration at {index} is asked of a log from {log.start} to {log.last}")
         return log.configurations.at(index)
 
+    def waiting(self) -> list[Any]:
+        """Tokens of the requests that have not been answered by any Ready yet: whoever stops this replica has to answer them."""
+        answers = [*self.accepted, *self.answered, *self.refused]
+        leading = self.state.waiting() if type(self.state) is Leader else []
+        return [*(token for token, _ in answers), *leading]
+
     def watched(self) -> frozenset[NodeId]:
         """The nodes whose `PeerDown`/`PeerUp` this replica wants to hear of (its leader; or as leader: the members, this node included)."""
         if type(self.state) is Leader:
@@ -400,6 +435,7 @@ class Raft(Replica):
     def status(self) -> CoreStatus:
         """Describe this moment."""
         log = self.log
+        transfer = self.state.transfer if type(self.state) is Leader else None
         return CoreStatus(
             role=self.role,
             term=self.term,
@@ -412,5 +448,9 @@ class Raft(Replica):
             persisted_index=log.persisted_index,
             commit_index=log.commit_index,
             applied_index=self.applied_index,
+            me=self.me,
+            configuration=self.configuration,
+            is_removed=self.is_removed,
+            transfer_target=None if transfer is None else transfer.target,
             match=dict(self.state.match) if type(self.state) is Leader else {},
         )

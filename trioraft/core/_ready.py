@@ -9,6 +9,7 @@ import attrs
 
 from .._errors import RaftError
 from .._types import EntryId, Index, Member, NodeId, Term
+from ._configuration import Configuration
 from ._entry import Entry
 from ._messages import InstallSnapshot, Message
 
@@ -85,6 +86,9 @@ class Ready:
     hard_state: HardState | None = None
     """To write, together with `entries`, as one unit."""
 
+    me: Member | None = None
+    """To write, together with `hard_state`: the number that this replica has learned it has."""
+
     install: InstallSnapshot | None = None
     """To write, before `entries`: the log begins behind this snapshot, which is on the disk, whole and durable. Entries behind it
     stay if the log held the snapshot's own last entry, with that term; otherwise the log is empty then."""
@@ -115,17 +119,20 @@ class Ready:
     """To stream, now or later."""
 
     accepted: tuple[tuple[Any, EntryId], ...] = ()
-    """Proposals that are now in this leader's log, by token; not committed yet."""
+    """Proposals and changes of membership that are now in this leader's log, by token; not committed yet."""
+
+    answered: tuple[tuple[Any, Any], ...] = ()
+    """Other requests that are done, by token, and with what result."""
 
     refused: tuple[tuple[Any, RaftError], ...] = ()
-    """Proposals that are in no log, by token, and why."""
+    """Requests that are in no log, by token, and why; or that came half-way (`OutcomeUnknownError`)."""
 
     role_change: RoleChange | None = None
     """To tell to observers, after everything else."""
 
     @property
     def writes(self) -> bool:
-        return self.hard_state is not None or self.install is not None or bool(self.entries)
+        return self.hard_state is not None or self.me is not None or self.install is not None or bool(self.entries)
 
 
 @attrs.frozen
@@ -147,5 +154,13 @@ class CoreStatus:
     persisted_index: Index
     commit_index: Index
     applied_index: Index
+    me: Member
+    """This replica's own number; `NOTHING` also while it has not learned it yet."""
+    configuration: Configuration
+    """The one in force."""
+    is_removed: bool
+    """It was told, or knows by its log, that it is in the group no more."""
+    transfer_target: NodeId | None
+    """Leader only: whom it is handing leadership over to."""
     match: dict[NodeId, Index]
     """Leader only: what each member is known to hold durably. Empty elsewhere."""

@@ -6,12 +6,12 @@ all of them work on a `Replica`. Nothing here looks at a message.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .._errors import InvariantError, RaftError
+from .._errors import InvariantError, NotLeaderError, OutcomeUnknownError, RaftError, TransferRefusedError
 from .._types import NEVER, NOTHING, EntryId, Index, Member, Millis, NodeId, Term
 from ._applying import Applying
 from ._ballot import Ballot
@@ -100,10 +100,12 @@ class Replica:
         liveness: Mapping[NodeId, Millis],
         now: Millis,
         applied: Index = 0,
+        awaits_number: bool = False,
     ) -> None:
         """
         Args:
             configuration: the group's first one.
+            awaits_number: this replica joined a group that others began, and goes by whatever number above `me` a leader calls it.
             applied: where the machine stands: what it has stored by itself, or the snapshot it was restored from; 0: it is new.
             liveness: the node's view of its peers, read and never written here: node id -> until when that node counts as live
                 (a missing peer is dead; this node itself is live unless its entry says otherwise). The node moves these points with
@@ -115,6 +117,14 @@ class Replica:
             InvariantError: what the disk held cannot be the state of a replica.
         """
         self.me = me
+        self.me_unwritten: Member | None = None
+        """The number that this replica has just learned it has."""
+        self.awaits_number = awaits_number
+        self.was_told_removed = False
+        self.genesis = configuration.genesis
+        """Tells groups apart that were begun by other voters; 0 for a replica that joined."""
+        self.founders: Collection[NodeId] = frozenset(id for id, number in configuration.replicas.items() if number == NOTHING)
+        """Whoever is a member since the group began; empty for a replica that joined."""
         self.config, self.timing = config, timing
         self.log = _open_log(configuration, durable, applied)
         self.applying = Applying(self.log, applied)
@@ -135,10 +145,18 @@ class Replica:
         """The last term that this replica has led, in this life."""
         self.refused_rounds = 0
         """Pre-vote rounds in a row that somebody refused."""
+        self.rounds = 0
+        """The number of the newest round of reads; no role begins anew."""
+        self.bound_to: Member | None = None
+        self.bound_until = LONG_AGO
+        """Until then a lease of `bound_to` may count on this replica. None: it may have been bound before it was started, to anybody."""
+        if config.lease_reads and self.configuration.voter_ids() != (me.node_id,):
+            self.bound_until = now + timing.election_timeout
 
         self.messages: list[Message] = []
         self.after_write: list[Message] = []
         self.accepted: list[tuple[Any, EntryId]] = []
+        self.answered: list[tuple[Any, Any]] = []
         self.refused: list[tuple[Any, RaftError]] = []
         self.loaded: list[Entry] = []
         """Entries that were read to be applied, and are handed out with the next Ready."""
@@ -156,6 +174,8 @@ class Replica:
         self._random = random
         self._liveness = liveness
         self._members = _members_of(self.configuration)
+        self.has_place = self.is_counted(me)
+        """The newest configuration in the log has this very replica, and nobody has told otherwise."""
         self._now = now
         self._told = RoleChange(Role.FOLLOWER, self.term, None)
         self.state: RoleState = Follower(leader=None, last_heard=LONG_AGO, election_deadline=self.patience_until(now))
@@ -193,7 +213,33 @@ class Replica:
 
     @property
     def can_campaign(self) -> bool:
-        return self.has_space and self.is_counted(self.me) and self.configuration.is_voter(self.me.node_id)
+        return self.has_space and ((self.has_place and self.configuration.is_voter(self.me.node_id)) or self._is_still_needed)
+
+    @property
+    def _is_still_needed(self) -> bool:
+        """Whether it votes by what is committed, and no more by what may be.
+
+        Dissertation 4.2.2, figure 4.6: nobody else may have that entry, and then nobody else can be elected. Its own vote does not count.
+        """
+        log, me = self.log, self.me
+        if log.configurations.newest_index <= log.commit_index or self.was_told_removed:
+            return False
+        committed = log.configurations.at(log.commit_index)
+        return committed.replicas.get(me.node_id) == me.replica and committed.is_voter(me.node_id)
+
+    @property
+    def is_removed(self) -> bool:
+        """It was told, or knows by its log, that it is in the group no more: of what is committed, nothing else counts."""
+        if self.has_place or self.was_told_removed:
+            return self.was_told_removed
+        # Else the newest configuration is older than this replica; or it is the first one, which has removed nobody.
+        is_newer = self.me.replica.index <= self.configuration.index != 0
+        return is_newer and not self.awaits_number and self.log.configurations.newest_index <= self.log.commit_index
+
+    @property
+    def is_out(self) -> bool:
+        """Whether nobody may mean this replica by its present number."""
+        return not self.has_place and (self.awaits_number or self.is_removed)
 
     # Time
 
@@ -227,6 +273,8 @@ class Replica:
 
         A leader that asks to be elected in a higher term leads no longer, whatever its node's pulse says.
         """
+        if self.is_bound(asker, now):
+            return True
         state = self.state
         if type(state) is Follower and state.leader is not None:
             if state.leader == asker and term > self.term:
@@ -236,6 +284,15 @@ class Replica:
             return self.is_leader_live(state, now)
         # A leader whose quorum had passed would have stepped down before it looked at any message.
         return type(state) is Leader
+
+    def bind(self, leader: Member, now: Millis) -> None:
+        """Confirm that `leader` leads; it may count on that for a while (dissertation 6.4.1), whatever becomes of either."""
+        if self.config.lease_reads:
+            self.bound_to, self.bound_until = leader, now + self.timing.election_timeout
+
+    def is_bound(self, asker: Member, now: Millis) -> bool:
+        """Whether a lease counts on this replica not to help `asker`, maybe itself, to lead. The leader that has it may replace itself."""
+        return now < self.bound_until and asker != self.bound_to
 
     # What it says
 
@@ -266,6 +323,22 @@ class Replica:
 
     # Changes of membership
 
+    def adopt_number(self, me: Member, now: Millis) -> None:
+        """Go by a higher number from here on; whatever is promised under it waits until it is durable."""
+        self.become_follower(self.term, None, now)
+        self.me = self.me_unwritten = me
+        self.awaits_number = self.was_told_removed = False
+        self._look_for_place()
+
+    def told_removed(self, now: Millis) -> None:
+        """Step down, whatever the role, and ask for nothing more. That is not durable: it will be told again."""
+        self.was_told_removed = True
+        self._look_for_place()
+        self.become_follower(self.term, None, now)
+
+    def _look_for_place(self) -> None:
+        self.has_place = self.is_counted(self.me) and not self.was_told_removed
+
     def adopt_configuration(self, now: Millis) -> None:
         """Go by the newest configuration in the log, whenever that may have changed."""
         configuration = self.log.configurations.newest
@@ -273,6 +346,7 @@ class Replica:
             return
         self.configuration = configuration
         self._members = _members_of(configuration)
+        self._look_for_place()
         if type(self.state) is Leader:
             self._adopt_members(self.state, now)
 
@@ -291,6 +365,12 @@ class Replica:
             self.send(Detach(self.me, view.member, self.term))
         state.quorum_until = state.due = 0
         state.wants_append = True
+        # The quorum that gave it may be none any more.
+        state.lease_until = 0
+        if state.transfer is not None and state.transfer.target not in self.configuration.voters:
+            text = f"node {state.transfer.target} was removed or demoted meanwhile"
+            self.refused.append((state.transfer.token, TransferRefusedError("no_voter", text)))
+            state.transfer = None
 
     # Changes of role
 
@@ -345,7 +425,22 @@ class Replica:
         state = self.state
         # NB: the term told is the one that ends, and that is durable: a later one that is being written must not hold this back.
         if type(state) is Leader:
+            self._give_up(state, None if leader is None else leader.node_id)
             for view in state.members.values():
                 self.messages.append(Detach(self.me, view.member, self.term))
         elif type(state) is Follower and state.is_attached and state.leader is not None and state.leader != leader:
             self.messages.append(Detach(self.me, state.leader, self.term))
+
+    def _give_up(self, state: Leader, leader: NodeId | None) -> None:
+        """It leads no longer: that is what a transfer has waited for, and reads can only be asked elsewhere.
+
+        A change under way has an entry in the log already: the next leader may go on with that, or not know of it.
+        """
+        if state.change is not None:
+            text = "leadership was lost while members were changing: look at who is in the group"
+            self.refused.append((state.change.token, OutcomeUnknownError(text)))
+            state.change = None
+        reads = state.reads if state.round is None else [*state.round.reads, *state.reads]
+        self.refused += [(token, NotLeaderError(leader)) for token in reads]
+        if state.transfer is not None:
+            self.answered.append((state.transfer.token, None))

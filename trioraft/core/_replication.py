@@ -12,12 +12,14 @@ from typing import TypeAlias
 
 from .._errors import BusyError, EntryTooLargeError
 from .._types import NEVER, EntryId, Index, Member, Millis
-from ._entry import Entry, EntryKind
+from ._entry import Entry
 from ._events import PeerDown, PeerUp, Propose, Unreachable
-from ._membership import leave_committed_joint
+from ._membership import continue_change, leave_committed_joint, step_aside
 from ._messages import AppendEntries, AppendEntriesReply, Detach, HeartbeatReply
 from ._progress import Progress, ProgressState
 from ._quorum import joint_index
+from ._reads import check_round, on_answer, want_round
+from ._removal import tell_removed
 from ._replica import Replica
 from ._resending import (
     call,
@@ -36,6 +38,7 @@ from ._resending import (
 )
 from ._roles import Leader, MemberView
 from ._snapshots import send_snapshot
+from ._transfer import call_if_level, check_transfer
 
 Cut: TypeAlias = tuple[tuple[Entry, ...], int]
 """Entries that follow each other, and their size."""
@@ -63,13 +66,28 @@ def check_leader(replica: Replica, state: Leader, now: Millis) -> None:
     for view in state.members.values():
         if now >= view.resend_at:
             nudge(replica, state, view, now)
-    state.due = min([state.quorum_until, state.announce_at, *(view.resend_at for view in state.members.values())])
+    check_transfer(replica, state, now)
+    check_round(replica, state, now)
+    if state.change is not None and now >= state.change.deadline:
+        continue_change(replica, state, now)
+    state.due = min(state.quorum_until, _next_point(state))
 
 
 def leader_deadline(replica: Replica, state: Leader, now: Millis) -> Millis:
     """When the leader must look at the clock; NEVER while all live members know everything."""
-    quorum = _quorum_until(replica, state, now, expect_down=True)
-    return min([quorum, state.announce_at, *(view.resend_at for view in state.members.values())])
+    return min(_quorum_until(replica, state, now, expect_down=True), _next_point(state))
+
+
+def _next_point(state: Leader) -> Millis:
+    """When there is something to say or to give up, whatever becomes of the quorum."""
+    points = [state.announce_at, *(view.resend_at for view in state.members.values())]
+    if state.transfer is not None:
+        points += (state.transfer.deadline, state.transfer.resend_at)
+    if state.round is not None:
+        points.append(state.round.resend_at)
+    if state.change is not None:
+        points.append(state.change.deadline)
+    return min(points)
 
 
 def _quorum_until(replica: Replica, state: Leader, now: Millis, *, expect_down: bool) -> Millis:
@@ -92,6 +110,9 @@ def _quorum_until(replica: Replica, state: Leader, now: Millis, *, expect_down: 
 
 
 def on_propose(replica: Replica, state: Leader, event: Propose, now: Millis) -> None:
+    if state.transfer is not None:
+        replica.refused.append((event.token, BusyError("leadership is being handed over")))
+        return
     size, config, log = len(event.payload), replica.config, replica.log
     if size > config.entry_bytes_max:
         text = f"a command of {size} bytes is larger than entry_bytes_max ({config.entry_bytes_max})"
@@ -106,7 +127,7 @@ def on_propose(replica: Replica, state: Leader, event: Propose, now: Millis) -> 
         return
     term = replica.ballot.term
     index = log.last_index + 1
-    log.append(Entry(index, term, EntryKind.COMMAND, event.payload))
+    log.append(Entry(index, term, event.kind, event.payload))
     replica.accepted.append((event.token, EntryId(term, index)))
     state.wants_append = True
 
@@ -141,7 +162,10 @@ def _fetch(replica: Replica, view: MemberView, now: Millis) -> None:
     if not is_live(replica, view, now):
         return
     log, config, node_id, first = replica.log, replica.config, view.member.node_id, view.progress.next
-    if first <= log.start.index:
+    if first <= log.start.index and not view.has_answered:
+        # A stream does not call a replica that joins, or comes back, by its number; and it may have more than is thought.
+        view.progress.next = log.last_index + 1
+    elif first <= log.start.index:
         send_snapshot(replica, view)
     elif node_id not in replica.loading:
         replica.load(node_id, first, min(log.evicted_index, first + config.append_entries_max - 1), config.append_bytes_max)
@@ -177,6 +201,7 @@ def _heard(replica: Replica, state: Leader, source: Member, now: Millis) -> Memb
         return None
     view = state.members[source.node_id]
     view.contact = now
+    view.has_answered = True
     if view.is_detached:
         view.is_detached = False
         call(replica, view)
@@ -209,6 +234,8 @@ def on_append_reply(replica: Replica, state: Leader, message: AppendEntriesReply
         state.match[message.source.node_id] = progress.match
         state.wants_append = True
         got_answer(view)
+        if state.transfer is not None:
+            call_if_level(replica, state, view, now)
         advance_commit(replica, state, now)
     _settle(replica, state, view, now)
 
@@ -223,6 +250,8 @@ def _go_on(replica: Replica, progress: Progress) -> None:
 
 
 def _settle(replica: Replica, state: Leader, view: MemberView, now: Millis) -> None:
+    if state.change is not None:
+        continue_change(replica, state, now)
     if is_owing(replica, view):
         expect_answer(replica, state, view, now)
         return
@@ -239,6 +268,8 @@ def on_heartbeat_reply(replica: Replica, state: Leader, message: HeartbeatReply,
     if message.commit < view.commit_known:
         # It knew more before: it has restarted, and must be told again.
         _forgot(replica, state, view, now)
+    if message.round:
+        on_answer(replica, state, view, message)
     view.commit_known = message.commit
     _settle(replica, state, view, now)
 
@@ -265,13 +296,19 @@ def advance_commit(replica: Replica, state: Leader, now: Millis) -> None:
     before = log.commit_index
     if index > before and log.term_at(index) == replica.term:
         log.commit_to(index)
+        if state.reads:
+            want_round(state)
         if state.members:
             _announce_soon(replica, state, now)
         if replica.configuration.outgoing:
             leave_committed_joint(replica, state, now)
-        elif before < log.configurations.newest_index <= index and not replica.can_campaign:
-            # Dissertation 4.2.2: it was removed, and had to lead until that is committed.
-            replica.become_follower(replica.term, None, now)
+            return
+        if before < log.configurations.newest_index <= index:
+            tell_removed(replica)
+            if not replica.can_campaign:
+                step_aside(replica, state, now)
+                return
+        continue_change(replica, state, now)
 
 
 def count_own_write(replica: Replica, state: Leader, now: Millis) -> None:
@@ -308,10 +345,12 @@ def on_peer_up(replica: Replica, state: Leader, event: PeerUp, now: Millis) -> N
         return
     if event.restarted:
         view.commit_sent = view.commit_known = 0
+        view.has_answered = False
     if view.is_detached:
         view.is_detached = False
         call(replica, view)
     nudge(replica, state, view, now)
+    continue_change(replica, state, now)
 
 
 def on_unreachable(replica: Replica, state: Leader, event: Unreachable, now: Millis) -> None:

@@ -21,6 +21,7 @@ function         called                                      ``resend_at``      
 `probe`          by `nudge`, by `hush`, and when its log     -                           False, unless it was being probed already
                  differs
 `retry_soon`     when messages to its node may be lost       now + H, or sooner          True if it was `REPLICATE`; - otherwise
+`_transfer`      when leadership shall be handed over to it  now + H, or sooner          -
 `_snapshots`     when a snapshot leaves                      NEVER                       - (False)
 ...              when it has arrived                         as `expect_answer`           - (False)
 ...              when the stream has failed                  now + H, later up to E      True
@@ -28,7 +29,8 @@ function         called                                      ``resend_at``      
 
 While a snapshot is on its way (`is_streaming`) nobody else gives the member a deadline, and `hush` and `retry_soon` leave it alone.
 `Progress` itself sets ``waiting`` when a probe leaves, and clears it with the answer. `recall`, `call` and `detached` touch neither:
-they are about whose pulse speaks for whom, and the offer is repeated by the pulse.
+they are about whose pulse speaks for whom, and the offer is repeated by the pulse. Rounds of reads and transfers have deadlines of
+their own.
 """
 
 from __future__ import annotations
@@ -122,7 +124,7 @@ def retry_soon(replica: Replica, state: Leader, view: MemberView, now: Millis) -
 
 def send_heartbeat(replica: Replica, state: Leader, view: MemberView, now: Millis) -> None:
     """Tell a member of the commit index, as far as it is known to have the entries."""
-    commit = _send_commit(replica, view)
+    commit = send_commit(replica, view)
     view.commit_sent = max(view.commit_sent, commit)
     expect_answer(replica, state, view, now)
 
@@ -145,12 +147,13 @@ def recall(replica: Replica, state: Leader, source: Member) -> None:
 def call(replica: Replica, view: MemberView) -> None:
     """Offer this node's pulse again; the heartbeat makes the member answer."""
     replica.send(Attach(replica.me, view.member, replica.term))
-    _send_commit(replica, view)
+    send_commit(replica, view)
 
 
-def _send_commit(replica: Replica, view: MemberView) -> int:
+def send_commit(replica: Replica, view: MemberView, number: int = 0) -> int:
+    """Send one heartbeat, as part of round `number`, if any; return what it says of the commit index."""
     commit = min(replica.log.commit_index, view.progress.match)
-    replica.send(Heartbeat(replica.me, view.member, replica.term, commit))
+    replica.send(Heartbeat(replica.me, view.member, replica.term, commit, number))
     return commit
 
 

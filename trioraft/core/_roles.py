@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import attrs
 
 from .._types import NEVER, Index, Member, Millis, NodeId
+from ._confchange import Target
 from ._progress import Progress
 from ._ready import Role
 
@@ -62,6 +63,8 @@ class MemberView:
     progress: Progress
     contact: Millis
     """When a message of this term came last."""
+    has_answered: bool = False
+    """It has spoken in this term, and by this number, since its node was started."""
     is_detached: bool = False
     """It does not count on this node's pulse, so its node's pulse does not speak for it."""
     commit_sent: Index = 0
@@ -74,6 +77,44 @@ class MemberView:
     """The log is not cut behind the snapshot that it was sent, until it has caught up."""
     streams_failed: int = 0
     """Snapshots in a row that did not arrive."""
+    round_heard: int = 0
+    """The newest round that it has answered."""
+
+
+@attrs.define(eq=False)
+class ReadRound:
+    """Members are asked whether this replica still leads, for all reads that had come before."""
+
+    number: int
+    index: Index
+    """The commit index when it was sent: the answer to its reads."""
+    sent_at: Millis
+    """For the first time: an answer may be to that."""
+    resend_at: Millis
+    reads: list[Any]
+    """Tokens."""
+
+
+@attrs.define(eq=False)
+class Transfer:
+    """Leadership is being handed over."""
+
+    token: Any
+    target: NodeId
+    deadline: Millis
+    """When this replica goes on as before."""
+    resend_at: Millis = NEVER
+    """When the target is told to campaign once more; NEVER: when it has the whole log."""
+
+
+@attrs.define(eq=False)
+class Change:
+    """Members are changing, and the entry that reaches the target is not in the log yet; others are."""
+
+    token: Any
+    target: Target
+    deadline: Millis = NEVER
+    """When it is looked at whether those that shall vote are still there."""
 
 
 @attrs.define(eq=False)
@@ -94,6 +135,23 @@ class Leader:
     """A lower bound of all points in time at which there is something to do."""
     wants_append: bool = True
     """There may be entries to send."""
+    reads: list[Any] = attrs.Factory(list)
+    """Tokens of reads that wait for the next round."""
+    wants_round: bool = False
+    """There are such reads, and no reason for them to wait any longer."""
+    round: ReadRound | None = None
+    """The one in flight."""
+    lease_until: Millis = 0
+    """Until then nobody else is elected, unless this replica has asked for that."""
+    transfer: Transfer | None = None
+    change: Change | None = None
+    has_called_election: bool = False
+    """It has told somebody to campaign. That may arrive at any time, and is stronger than a lease: no lease any more in this term."""
+
+    def waiting(self) -> list[Any]:
+        """Tokens of the requests that this leader has not answered yet."""
+        rounds = self.reads if self.round is None else [*self.round.reads, *self.reads]
+        return [*rounds, *(request.token for request in (self.transfer, self.change) if request is not None)]
 
     def wake_at(self, point: Millis) -> None:
         if point < self.due:

@@ -25,7 +25,9 @@ from .._types import EntryId, GroupKey, Index, NodeId
 from ..core import Entry, EntryKind
 from ..storage import SnapshotStorage
 from ._proposals import Proposals
+from ._queries import Question, Questions, answer
 from ._restoring import restore_machine
+from ._session_table import Result, SessionTable, SessionView
 from ._waiter import Token, Waiter
 
 T = TypeVar("T")
@@ -69,14 +71,16 @@ class Applier:
         self._key, self._node_id = key, node_id
         self._machine, self._codec = machine, codec
         self._proposals, self._snapshots = proposals, snapshots
+        self._sessions = SessionTable(machine.declared_errors)
         self._wake, self._threads = wake, threads
         self._thread_scope: trio.CancelScope | None = None
         self._restore_scope: trio.CancelScope | None = None
-        self._closed = False
+        self._closed_error: Exception | None = None
         self._queue: deque[Entry] = deque()
         self._is_busy = False
         self._snapshot: EntryId | None = None  # to be restored before anything is applied
         self._view_request: _ViewRequest | None = None
+        self._questions = Questions(machine)
         self._failure: Exception | None = None
         self._waiting: list[tuple[Index, int, Token]] = []
         self._tickets = itertools.count()
@@ -118,13 +122,15 @@ class Applier:
             return
         if self._view_request is not None:
             self._show(self._view_request, nursery)
-        if not self._queue or self._is_busy:
+        if not (self._queue or self._questions) or self._is_busy:
             return
         batch = [self._queue.popleft() for _ in range(min(SLICE, len(self._queue)))]
         if self._machine.blocking:
             self._is_busy = True
             nursery.start_soon(self._run_in_thread, batch)
             return
+        self._questions.begin()
+        self._questions.tell(self._questions.ask(), self.applied_index)
         for entry in batch:
             self._applied(entry, *self._apply(entry))
         if self._queue:
@@ -135,10 +141,14 @@ class Applier:
     async def _run_in_thread(self, batch: list[Entry]) -> None:
         if self._is_closed():
             return
-        done = await self._in_thread(lambda: self._apply_batch(batch))
+        # NB: both in one hop, or those who ask all the time would keep the commands waiting.
+        questions = self._questions
+        questions.begin()
+        done = await self._in_thread(lambda: (questions.ask(), *self._apply_batch(batch)))
         if self._is_closed() or done is None:
             return  # all callers have been answered
-        answers, failure = done
+        replies, answers, failure = done
+        questions.tell(replies, self.applied_index)
         for entry, (result, error) in zip(batch, answers, strict=False):
             self._applied(entry, result, error)
         self._failure = failure
@@ -153,9 +163,9 @@ class Applier:
         return None
 
     def _is_closed(self) -> bool:
-        return self._closed
+        return self._closed_error is not None
 
-    def _apply_batch(self, batch: list[Entry]) -> tuple[list[tuple[Any, Exception | None]], StateMachineError | None]:
+    def _apply_batch(self, batch: list[Entry]) -> tuple[list[Result], StateMachineError | None]:
         answers = []
         for entry in batch:
             try:
@@ -164,12 +174,17 @@ class Applier:
                 return answers, error
         return answers, None
 
-    def _apply(self, entry: Entry) -> tuple[Any, Exception | None]:
-        if entry.kind is not EntryKind.COMMAND:
-            return None, None
+    def _apply(self, entry: Entry) -> Result:
+        if entry.kind is EntryKind.COMMAND:
+            return self._run(entry, entry.payload)
+        if entry.kind is EntryKind.SESSION:
+            return self._sessions.apply(entry.index, entry.payload, lambda command: self._run(entry, command))
+        return entry.index, None
+
+    def _run(self, entry: Entry, command: bytes) -> Result:
         context = ApplyContext(self._key.group_id, entry.index, entry.term, self._node_id)
         try:
-            return self._machine.apply(self._codec.decode(entry.payload), context), None
+            return self._machine.apply(self._codec.decode(command), context), None
         except self._machine.declared_errors as error:
             return None, error
         except Exception as error:
@@ -183,7 +198,21 @@ class Applier:
     def _advance(self, index: Index) -> None:
         self.applied_index = index
         while self._waiting and self._waiting[0][0] <= index:
-            heapq.heappop(self._waiting)[2].succeed(None)
+            heapq.heappop(self._waiting)[2].succeed(index)
+
+    # --- queries ------------------------------------------------------------------------------------------------------------------------
+
+    def ask(self, index: Index, question: Question) -> None:
+        """Ask the machine once everything up to `index` is applied, and not before."""
+        if self._closed_error is not None:
+            question.fail(self._closed_error)
+        elif index > self.applied_index:
+            self._wait(index, question)
+        elif self._machine.blocking or self._is_busy or self._snapshot is not None:
+            self._questions.add(question)
+            self._wake()
+        else:
+            question.tell(answer(self._machine, question), self.applied_index)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------------------------
 
@@ -193,7 +222,9 @@ class Applier:
         failure: Exception | None = None
         with trio.CancelScope() as self._restore_scope:
             try:
-                await restore_machine(self._machine, self._snapshots, self._key, at, self._threads.limiter, patience=self._threads.patience)
+                self._sessions = await restore_machine(
+                    self._machine, self._sessions, self._snapshots, self._key, at, self._threads.limiter, patience=self._threads.patience
+                )
             except Exception as error:  # noqa: BLE001  # whatever it is, it stops this group and no other
                 failure = error
         if self._is_closed():
@@ -231,7 +262,7 @@ class Applier:
                 self._is_busy = True
                 nursery.start_soon(self._show_in_thread, request, description)
                 return
-            view = self._machine.snapshot()
+            view = self._view()
         except Exception as error:  # noqa: BLE001  # whatever it is, it is the business of whoever wants the view
             request.waiter.fail(error)
         except (SystemExit, GeneratorExit) as error:  # a snapshot must not end the node
@@ -240,10 +271,13 @@ class Applier:
             request.waiter.succeed((description, view))
         self._view_request = None
 
+    def _view(self) -> SessionView:
+        return SessionView(self._sessions.records(), self._machine.snapshot())
+
     async def _show_in_thread(self, request: _ViewRequest, description: Any) -> None:
         if self._is_closed():
             return
-        view = await self._in_thread(lambda: outcome.capture(self._machine.snapshot))
+        view = await self._in_thread(lambda: outcome.capture(self._view))
         if self._is_closed() or view is None:
             return  # whoever waited has been told
         self._view_request = None
@@ -258,21 +292,57 @@ class Applier:
 
     # --- who waits for an index ---------------------------------------------------------------------------------------------------------
 
+    async def wait_applied(self, index: Index) -> None:
+        """Wait until everything up to `index` is applied.
+
+        Raises:
+            GroupStoppedError: nothing will be applied any more.
+
+        *Cancellation:* nothing is left behind.
+        """
+        waiter = Waiter()
+        self.notify(index, waiter)
+        try:
+            await waiter.wait()
+        except trio.Cancelled:
+            self.forget(waiter)
+            raise
+
     def notify(self, index: Index, token: Token) -> None:
         """Tell `token` once everything up to `index` is applied."""
-        if index <= self.applied_index:
-            token.succeed(None)
+        if self._closed_error is not None:
+            token.fail(self._closed_error)
+        elif index <= self.applied_index:
+            token.succeed(index)
         else:
-            heapq.heappush(self._waiting, (index, next(self._tickets), token))
+            self._wait(index, token)
+
+    def _wait(self, index: Index, token: Token) -> None:
+        heapq.heappush(self._waiting, (index, next(self._tickets), token))
 
     def forget(self, token: Token) -> None:
-        """Whoever waited has left."""
+        """Whoever waited, or asked, has left."""
         self._waiting = [waiting for waiting in self._waiting if waiting[2] is not token]
         heapq.heapify(self._waiting)
+        if isinstance(token, Question):
+            self._questions.forget(token)
+
+    def abandon_from(self, index: Index, error: Exception) -> None:
+        """Entries from `index` on will not come here any more."""
+        abandoned = [token for wanted, _, token in self._waiting if wanted >= index]
+        self._waiting = [waiting for waiting in self._waiting if waiting[0] < index]
+        heapq.heapify(self._waiting)
+        for token in abandoned:
+            token.fail(error)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for an index."""
+        return len(self._waiting)
 
     def close(self, error: Exception) -> None:
         """Nothing more will be applied, but for the batch that is in a thread."""
-        self._closed = True
+        self._closed_error = error
         if self._restore_scope is not None:
             self._restore_scope.cancel()
         if self._view_request is not None:
@@ -282,3 +352,4 @@ class Applier:
         waiting, self._waiting = self._waiting, []
         for _, _, token in waiting:
             token.fail(error)
+        self._questions.fail(error)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import trio
 
-from .._errors import StorageError
+from .._errors import NotLeaderError, StorageError
 from .._types import GroupKey
-from ..core import Applied, EntriesLoaded, Event, InstallSnapshot, LoadEntries, Persisted, Propose, Raft, Ready, RoleChange
+from ..core import Applied, EntriesLoaded, Event, InstallSnapshot, LoadEntries, Persisted, Raft, Ready, Request, RoleChange
 from ..storage import LogStorage
 from ..wire import seal
 from ._applier import Applier
@@ -73,12 +73,18 @@ class Driver:
             core.step(event, now)
             if type(event) is InstallSnapshot:
                 self._snapshots.stepped(event)
+        self._taken = []  # the core knows whoever asked
         if core.has_ready:
             self._carry_out(core.take_ready(host.next_sequence()), nursery)
         self._applier.work(nursery)
         if self._applier.applied_index > core.applied_index:
             core.step(Applied(self._applier.applied_index), now)
         self._snapshots.work(nursery)
+        if (self._proposals or self._applier.waiting) and core.is_removed:
+            # Nobody sends it the log any more: what is not committed here may be, elsewhere.
+            reason = f"this replica of group {self._key.group_id} was removed from the group meanwhile"
+            self._proposals.abandon_from(core.commit_index + 1, reason)
+            self._applier.abandon_from(core.commit_index + 1, NotLeaderError(None))
         if core.configuration is not self._configuration:
             self._configuration = core.configuration
             host.watch(self._key.group_id, core.watched())
@@ -89,22 +95,19 @@ class Driver:
             self._inbox.run_again()
 
     def close(self, error: Exception) -> None:
-        """There will be no other turn. Whoever proposed in one that failed half-way learns that nobody knows how far it came."""
-        for event in self._taken:
-            if isinstance(event, Propose):
-                event.token.fail(error)
+        """There will be no other turn. Whoever asked in one that failed half-way learns that nobody knows how far it came."""
+        asked = [event.token for event in self._taken if isinstance(event, Request)]
+        # NB: the core may know some of them already, and each is told once.
+        for token in {id(token): token for token in [*asked, *self._core.waiting()]}.values():
+            token.fail(error)
 
     def _carry_out(self, ready: Ready, nursery: trio.Nursery) -> None:
-        for token, at in ready.accepted:
-            self._proposals.add(at, token)
-        for token, error in ready.refused:
-            token.fail(error)
-        self._taken = []  # each of them is answered now, or known to the proposals
+        self._answer(ready)
         if ready.writes:
             for entry in ready.entries:
                 if not entry.record:
                     seal(self._key, entry)
-            self._log.write(ready.sequence, ready.hard_state, ready.entries, ready.install)
+            self._log.write(ready.sequence, ready.hard_state, ready.entries, ready.install, ready.me)
             self._gate.wrote(ready.sequence)
         if ready.messages:
             self._host.send(self._key, ready.messages)
@@ -124,6 +127,14 @@ class Driver:
             self._snapshots.installed(ready.install)
         if ready.role_change is not None:
             self._on_role_change(ready.role_change)
+
+    def _answer(self, ready: Ready) -> None:
+        for token, at in ready.accepted:
+            self._proposals.add(at, token)
+        for token, value in ready.answered:
+            token.succeed(value)
+        for token, error in ready.refused:
+            token.fail(error)
 
     async def _load(self, load: LoadEntries) -> None:
         try:

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Final, Literal, overload
 
 import trio
 
-from .._errors import BusyError, EntryTooLargeError, Fate, GroupStoppedError, NotLeaderError, OutcomeUnknownError, WireError
+from .._errors import ConfigError, EntryTooLargeError, GroupStoppedError, OutcomeUnknownError, TransferRefusedError, WireError
 from .._machine import StateMachine
 from .._types import EntryId, GroupId, GroupKey, Index, NodeId, Term
-from ..core import GroupConfig, Propose, Raft, Role, RoleChange
-from ..observe import GroupFailed, Observable, RoleChanged
+from ..core import GroupConfig, Raft, Role, RoleChange
+from ..observe import GroupFailed, RoleChanged
 from ..storage import GroupRecord, LogStorage, RecoveredGroup
-from ..wire import SnapshotPiece, SnapshotReply
+from ..wire import RequestKind, SnapshotPiece, SnapshotReply
 from ._applier import Applier
+from ._changes import Changes
 from ._codec import codec_of
 from ._driver import Driver
+from ._fates import Fates
 from ._host import Host
 from ._inbox import Inbox
+from ._leadership import Leadership
 from ._proposals import Proposals
+from ._reading import Reader, ReadLevel, StaleRead
 from ._receiving import SnapshotReceiver
+from ._requests import Requests, encode_change, encode_target
 from ._sending import SnapshotSender
+from ._session import Session
+from ._session_table import encode_open
 from ._snapshots import Snapshots
 from ._start import find_start
-from ._status import GroupStatus
+from ._status import GroupStatus, describe
+from ._tail import Tail
 from ._taking import SnapshotTaker
-from ._waiter import Token, Waiter
-
-
-class _Leadership(NamedTuple):
-    """What those who wait for a leader wait for."""
-
-    leader: NodeId | None
-    has_stopped: bool
+from ._user_code import stores_by_itself
+from ._waiter import Token
 
 
 class RaftGroup:
@@ -43,9 +46,10 @@ class RaftGroup:
     ) -> None:
         self.key: Final[GroupKey] = record.key
         self.machine: Final[StateMachine] = machine
-        self._record, self._host, self._config = record, host, config
+        self._host, self._config = host, config
         self.inbox: Final = Inbox(config.inbox_events_max, config.inbox_bytes_max)
         self._codec = codec_of(machine)
+        self._log = log
         self._proposals = Proposals()
         self._applier = Applier(
             self.key,
@@ -64,6 +68,7 @@ class RaftGroup:
             record.configuration,
             recovered.durable,
             applied=start.applied,
+            awaits_number=record.awaits_number,
             config=config,
             timing=host.timing,
             random=host.random,
@@ -86,7 +91,10 @@ class RaftGroup:
             host=host,
             on_role_change=self._role_changed,
         )
-        self._leadership: Observable[_Leadership] = Observable(_Leadership(None, False))
+        self._leadership = Leadership(RoleChange(self._core.role, self._core.term, None), self._stopped_error)
+        self._requests = Requests(record.key, self.inbox, self._applier, self._leadership, host, self._stopped_error)
+        self._reader = Reader(self._core, self._applier, self._requests, self._leadership, config, host)
+        self._fates = Fates(self._core, self._applier)
         self._failure: BaseException | None = None
         log.attach(self.inbox)
 
@@ -99,12 +107,17 @@ class RaftGroup:
     @property
     def leader(self) -> NodeId | None:
         """The node that leads, as far as this replica knows."""
-        return self._leadership.value.leader
+        return self._leadership.leader
 
     @property
     def is_leader(self) -> bool:
         """This replica led when it last looked. Another may have been elected since: never decide safety by this."""
         return self._core.role is Role.LEADER
+
+    @property
+    def configuration_index(self) -> Index:
+        """Of the entry that put the present members in force, as far as this replica knows; 0: the first ones. See `change_membership`."""
+        return self._core.configuration.index
 
     @property
     def failure(self) -> BaseException | None:
@@ -113,29 +126,7 @@ class RaftGroup:
 
     def status(self) -> GroupStatus:
         """This replica at this moment."""
-        core, taker = self._core.status(), self._snapshots.taker
-        return GroupStatus(
-            group_id=self.id,
-            incarnation=self.key.incarnation,
-            role=core.role,
-            term=core.term,
-            vote=core.vote,
-            leader=core.leader,
-            voters=self._core.configuration.voters,
-            learners=self._core.configuration.learners,
-            first_index=core.start.index + 1,
-            last_index=core.last.index,
-            persisted_index=core.persisted_index,
-            commit_index=core.commit_index,
-            applied_index=core.applied_index,
-            match=core.match,
-            waiting=len(self._proposals),
-            memory_bytes=core.memory_bytes,
-            snapshot=core.snapshot,
-            snapshot_running_since=taker.running_since,
-            snapshot_failure=taker.failure,
-            failure=self._failure,
-        )
+        return describe(self.key, self._core.status(), self._snapshots.taker, waiting=len(self._proposals), failure=self._failure)
 
     async def wait_leader(self) -> NodeId:
         """Wait until some node is known to lead; return its id.
@@ -143,27 +134,16 @@ class RaftGroup:
         Raises:
             GroupStoppedError: this replica has stopped.
         """
-        known = await self._leadership.wait_value(lambda known: known.leader is not None or known.has_stopped)
-        if known.leader is None:
-            raise self._stopped_error()
-        return known.leader
+        return await self._leadership.wait()
 
     async def wait_applied(self, index: Index) -> None:
         """Wait until this replica's machine has applied everything up to `index`.
 
         Raises:
             GroupStoppedError: this replica has stopped.
+            NotLeaderError: it was removed from the group, and nobody brings it the log any more.
         """
-        if self._leadership.value.has_stopped:
-            await trio.lowlevel.checkpoint()
-            raise self._stopped_error()
-        waiter = Waiter()
-        self._applier.notify(index, waiter)
-        try:
-            await waiter.wait()
-        except trio.Cancelled:
-            self._applier.forget(waiter)
-            raise
+        await self._applier.wait_applied(index)
 
     async def propose(self, command: Any) -> Any:
         """Replicate a command and return what `StateMachine.apply` returned for it, on whatever node it is called.
@@ -182,16 +162,146 @@ class RaftGroup:
 
         *Cancellation:* the command may be applied all the same, now or later.
         """
-        payload = self._codec.encode(command)
-        if type(payload) is not bytes:
-            raise WireError(f"the codec of group {self.id} made {type(payload).__name__} of a command: it must make bytes")
-        if len(payload) > self._config.entry_bytes_max:
-            raise EntryTooLargeError(
-                f"the command has {len(payload)} bytes; entry_bytes_max of group {self.id} is {self._config.entry_bytes_max}: split it"
+        return await self._requests.ask(RequestKind.COMMAND, self._encode(command))
+
+    async def open_session(self) -> Session:
+        """Open a session, in which commands are applied once, however often they must be asked for.
+
+        Raises:
+            ConfigError: the machine stores its state by itself (`stored_index`), where the group's sessions are not: it must remember by
+                itself which requests it has seen.
+            NotLeaderError, BusyError, ProposalDroppedError: ask again.
+            OutcomeUnknownError: ask again; a session that nobody uses is forgotten in time.
+            GroupStoppedError: this replica does not run.
+
+        *Cancellation:* a session may have been opened, and is forgotten in time.
+        """
+        if stores_by_itself(self.machine):
+            raise ConfigError(
+                f"{type(self.machine).__name__} stores its state by itself, without the group's sessions: have it remember the requests "
+                f"that it has seen, in the same transaction"
             )
-        waiter = Waiter()
-        self.hand_over(payload, waiter)
-        return await waiter.wait()
+        session_id: int = await self._ask_for_session(encode_open(self._config.sessions_max))
+        return self.resume_session(session_id, 1)
+
+    def resume_session(self, session_id: int, next_sequence: int) -> Session:
+        """Go on with a session that was opened before, maybe on another node or by a process that is gone (`Session.next_sequence`)."""
+        return Session(session_id, next_sequence, encode=self._encode, ask=self._ask_for_session, wait_leader=self.wait_leader)
+
+    async def _ask_for_session(self, payload: bytes) -> Any:
+        return await self._requests.ask(RequestKind.SESSION, payload)
+
+    async def change_membership(self, *, voters: Iterable[NodeId], learners: Iterable[NodeId] = (), expect: Index | None = None) -> Index:
+        """Change who is in the group, whatever it takes; return the index of the new configuration, which is committed then.
+
+        One step where that is safe, through a joint configuration otherwise, which the leader leaves by itself (dissertation 4.3). A node
+        that is to vote and is no member yet becomes a learner first, and votes when it has caught up: have it call `add_group` with
+        ``join=True``. A node that is removed goes quiet; `remove_group` there deletes what it has.
+
+        Args:
+            voters: node ids of all that shall vote in the end.
+            learners: of all that shall have the log and no vote.
+            expect: the `configuration_index` that the caller goes by: refused if it is another one by now. None: whatever is in force.
+
+        Raises:
+            ChangeRefusedError: not changed, or not further than its text says; `kind` says why.
+            ConfigError: a node is in both sets, or its id is impossible.
+            NotLeaderError, BusyError: not changed.
+            OutcomeUnknownError: the leader changed half-way: look at the configuration, and ask again if need be.
+            GroupStoppedError: this replica does not run.
+
+        *Cancellation:* the change may go on all the same.
+        """
+        index: Index = await self._requests.ask(RequestKind.CHANGE_MEMBERS, encode_change(voters, learners, expect))
+        return index
+
+    async def transfer_leadership(self, target: NodeId | None = None) -> NodeId:
+        """Have another voter lead; return who does. The leader brings the target up to date first; meanwhile proposals are refused.
+
+        Args:
+            target: a voter; None: whoever is live and has most of the log.
+
+        Raises:
+            TransferRefusedError: the leader stays; or another node leads than asked for, or none within two election timeouts
+                (``timeout``).
+            NotLeaderError, BusyError: nothing has happened.
+            OutcomeUnknownError: the leader's answer was lost.
+            GroupStoppedError: this replica does not run.
+
+        *Cancellation:* leadership may go over all the same.
+        """
+        before = self.leader
+        await self._requests.ask(RequestKind.TRANSFER, encode_target(target))
+        patience = 2 * self._host.timing.election_timeout / 1000
+        with trio.move_on_after(patience):
+            leader = await self._leadership.wait(other_than=before)
+            if target in (None, leader):
+                return leader
+            raise TransferRefusedError("timeout", f"node {leader} leads group {self.id} now, and not node {target}: ask again")
+        raise TransferRefusedError("timeout", f"node {before} has handed group {self.id} over, and nobody led it within {patience} s")
+
+    @overload
+    async def read(self, query: Any, *, level: Literal["stale"]) -> StaleRead: ...
+
+    @overload
+    async def read(self, query: Any, *, level: ReadLevel = "linearizable") -> Any: ...
+
+    async def read(self, query: Any, *, level: ReadLevel = "linearizable") -> Any:
+        """Ask the machine (`StateMachine.query`), and return its answer.
+
+        ================  ====================================  ======================================================================
+        level             who answers                           what the answer shows
+        ================  ====================================  ======================================================================
+        ``linearizable``  the leader's machine                  everything acknowledged before the call, anywhere. The leader has a
+                                                                quorum confirm that it leads: a round trip, shared by all that wait
+        ``follower``      this replica's machine                the same: the leader is asked from which index on, and that waited for
+        ``lease``         the leader's machine                  the same, without a round trip while the last one is recent, **if** no
+                                                                two clocks run apart by more than `lease_drift_percent` in an election
+                                                                timeout. Needs `lease_reads`
+        ``stale``         this replica's machine, at once       the state as of `StaleRead.applied_index`, however old that is
+        ================  ====================================  ======================================================================
+
+        Raises:
+            NotLeaderError: no leader is known, or it leads no more. Ask again.
+            BusyError: a queue is full. Ask again later.
+            OutcomeUnknownError: the leader's answer was lost. Ask again: a read changes nothing.
+            ConfigError: no such level, or it is not allowed.
+            GroupStoppedError: this replica has stopped.
+            WireError: the query or its answer must travel to another node, and is no CBOR value.
+            Exception: what the machine raised.
+
+        *Cancellation:* nothing is left behind.
+        """
+        return await self._reader.read(query, level)
+
+    async def read_barrier(self) -> Index:
+        """Wait until this replica's machine shows everything acknowledged before the call, anywhere; return the index up to which it does.
+
+        For those who look at their machine directly, in the same synchronous stretch in which this returns.
+
+        Raises:
+            NotLeaderError, BusyError, OutcomeUnknownError, GroupStoppedError: as `read`.
+
+        *Cancellation:* nothing is left behind.
+        """
+        index = await self._reader.read_index()
+        await self.wait_applied(index)
+        return index
+
+    def changes(self) -> Changes:
+        """Return a stream of this replica's changes of role, term and known leader, from how they are now: ``async for change in ...``.
+
+        It ends when this replica stops. What is told may be past: never decide safety by it.
+        """
+        return self._leadership.changes()
+
+    def tail(self, index: Index) -> Tail:
+        """Return a stream of everything that this replica has applied from `index` on, in order: ``async for entry in group.tail(1)``.
+
+        Where the log was cut off already, the stream says so by a `Reset` and goes on behind the snapshot. On every replica, and after a
+        restart, it is the same stream, but for where it is reset; so a reader that keeps the last index it has seen goes on behind it.
+        """
+        return Tail(index, self._core, self._log, self._codec, self._applier)
 
     async def snapshot(self) -> EntryId:
         """Take a snapshot now, and cut the log behind it; return the last entry that is in it. Usually nobody need call this.
@@ -202,29 +312,26 @@ class RaftGroup:
 
         *Cancellation:* the snapshot is taken all the same.
         """
-        if self._leadership.value.has_stopped:
+        if self._leadership.has_stopped:
             await trio.lowlevel.checkpoint()
             raise self._stopped_error()
         return await self._snapshots.taker.take()
 
+    def _encode(self, command: Any) -> bytes:
+        payload = self._codec.encode(command)
+        if type(payload) is not bytes:
+            raise WireError(f"the codec of group {self.id} made {type(payload).__name__} of a command: it must make bytes")
+        if len(payload) > self._config.entry_bytes_max:
+            raise EntryTooLargeError(
+                f"the command has {len(payload)} bytes; entry_bytes_max of group {self.id} is {self._config.entry_bytes_max}: split it"
+            )
+        return payload
+
     # --- what the node calls ----------------------------------------------------------------------------------------------------------
 
-    def hand_over(self, payload: bytes, token: Token, *, forwarded: bool = False) -> None:
-        """Bring an encoded proposal to where the leader is. The token hears all that follows, refusals included."""
-        host = self._host
-        host.counters.proposals += 1
-        leader, has_stopped = self._leadership.value
-        if has_stopped:
-            token.fail(self._stopped_error())
-        elif leader == host.node_id:
-            if not host.has_room:
-                token.fail(BusyError("the log's queue is full, or its disk is: propose again later"))
-            elif not self.inbox.put_proposal(Propose(token, payload)):
-                token.fail(BusyError(f"group {self.id} has no room for more proposals: propose again later"))
-        elif leader is None or forwarded:
-            token.fail(NotLeaderError(leader))
-        else:
-            host.forward(leader, self.key, payload, token)
+    def hand_over(self, kind: RequestKind, payload: bytes, token: Token, *, forwarded: bool = False) -> None:
+        """Bring a request to where the leader is. The token hears all that follows, refusals included."""
+        self._requests.hand_over(kind, payload, token, forwarded=forwarded)
 
     async def receive_snapshot(self, piece: SnapshotPiece) -> None:
         """Take a piece of a leader's snapshot; the next one is read when this returns."""
@@ -254,7 +361,7 @@ class RaftGroup:
 
     def _close(self) -> None:
         """Answer every caller; whoever comes later is refused, and no peer counts on this replica any more."""
-        self._leadership.value = _Leadership(None, True)
+        self._leadership.stop()
         self._host.group_stopped(self.key)
         self._driver.close(self.unknown_outcome(f"group {self.id} stopped on this node"))
         self._applier.close(self._stopped_error())
@@ -269,26 +376,11 @@ class RaftGroup:
         self._host.watch(self.id, self._core.watched())
         if change.role is Role.LEADER:
             self._host.counters.elections += 1
-        self._leadership.value = _Leadership(change.leader, False)
+        self._leadership.changed(change)
         self._host.announcer.announce(RoleChanged(self.id, change.role, change.term, change.leader))
 
-    # --- what became of an entry ------------------------------------------------------------------------------------------------------
-
-    def unknown_outcome(self, reason: str, index: Index | None = None, term: Term | None = None) -> OutcomeUnknownError:
-        """The error for a proposal whose answer was lost; this replica's own log can tell its fate if the entry is known."""
-        if index is None or term is None:
-            return OutcomeUnknownError(reason, index, term)
-
-        async def fate() -> Fate:
-            return await self._fate(EntryId(term, index))
-
-        return OutcomeUnknownError(reason, index, term, fate=fate)
-
-    async def _fate(self, at: EntryId) -> Fate:
-        try:
-            await self.wait_applied(at.index)
-        except GroupStoppedError:
-            return "unknown"
-        if at.index <= self._core.status().start.index:
-            return "unknown"  # the log does not tell any more
-        return "applied" if self._core.term_at(at.index) == at.term else "dropped"
+    def unknown_outcome(
+        self, reason: str, index: Index | None = None, term: Term | None = None, *, request_id: tuple[int, int] | None = None
+    ) -> OutcomeUnknownError:
+        """The error for a request whose answer was lost; this replica's own log can tell its fate if the entry is known."""
+        return self._fates.unknown(reason, index, term, request_id=request_id)

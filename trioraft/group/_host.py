@@ -12,7 +12,7 @@ import trio
 from .._types import GroupId, GroupKey, Millis, NodeId
 from ..core import Message, Timing
 from ..observe import Announcer, Counters
-from ..wire import SnapshotPiece, SnapshotReply
+from ..wire import RequestKind, SnapshotPiece, SnapshotReply
 from ._applier import ApplyThreads
 from ._waiter import Token
 
@@ -104,8 +104,11 @@ class Host(Protocol):
     def send_snapshot_reply(self, key: GroupKey, reply: SnapshotReply) -> None:
         """Hand the answer to a snapshot's pieces to the sender of its target; it may be lost."""
 
-    def forward(self, peer: NodeId, key: GroupKey, payload: bytes, token: Token) -> None:
-        """Pass a proposal on to `peer`, once; the token hears the answer."""
+    def forward(self, peer: NodeId, key: GroupKey, kind: RequestKind, payload: bytes, token: Token) -> None:
+        """Pass a request on to `peer`, once; the token hears the answer."""
+
+    def knows_address(self, node_id: NodeId) -> bool:
+        """Whether messages can be sent to a node; this one is always known."""
 
     def group_stopped(self, key: GroupKey) -> None:
         """The group runs no more: route nothing to it, wake it no more, detach it from its peers."""

@@ -4,7 +4,7 @@ Rules:
 
 - Completions never drop and never block. Writes done, deadline passed, peers up and down: one slot per kind, newest wins. Answers to
   what the core asked for (entries, snapshots): one each, and the core asks for few at a time.
-- Messages and proposals have a bound. A message that finds no room is lost, as messages may be; a proposal is refused at once.
+- Messages and requests have a bound. A message that finds no room is lost, as messages may be; a request is refused at once.
 - Whoever puts something in wakes the driver; the driver takes everything at once.
 """
 
@@ -26,6 +26,7 @@ from ..core import (
     PeerUp,
     Persisted,
     Propose,
+    Request,
     SnapshotSent,
     SnapshotTaken,
     TimePassed,
@@ -73,13 +74,13 @@ class Inbox:
         self._completions.append(completion)
         self._wake()
 
-    def put_proposal(self, proposal: Propose) -> bool:
-        """Queue a proposal; False: no room, refuse it. A single one always fits."""
-        bytes_then = self._bytes + len(proposal.payload)
+    def put_request(self, request: Request) -> bool:
+        """Queue a request; False: no room, refuse it. A single proposal always fits, whatever its size."""
+        bytes_then = self._bytes + (len(request.payload) if type(request) is Propose else 0)
         if len(self._events) >= self._events_max or (self._bytes and bytes_then > self._bytes_max):
             return False
         self._bytes = bytes_then
-        self._events.append(proposal)
+        self._events.append(request)
         self._wake()
         return True
 
@@ -169,10 +170,10 @@ class Inbox:
         return events
 
     def refuse_rest(self, error: Exception) -> None:
-        """The driver is gone: whoever proposed and was not heard learns it. In no log."""
+        """The driver is gone: whoever asked and was not heard learns it. In no log."""
         events, self._events = self._events, []
         for event in events:
-            if isinstance(event, Propose):
+            if isinstance(event, Request):
                 event.token.fail(error)
 
     def _wake(self) -> None:

@@ -49,6 +49,10 @@ class Proposals:
         """Entries up to `index` will not be applied one by one: whoever waits for them learns that the outcome is unknown."""
         self._abandon([waiting for waiting in self._waiting if waiting <= index], reason)
 
+    def abandon_from(self, index: Index, reason: str) -> None:
+        """Nobody will tell what becomes of entries from `index` on: whoever waits for them learns that the outcome is unknown."""
+        self._abandon([waiting for waiting in self._waiting if waiting >= index], reason)
+
     def _abandon(self, indexes: Iterable[Index], reason: str) -> None:
         for index in indexes:
             link: _Link | None = self._waiting.pop(index)

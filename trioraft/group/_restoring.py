@@ -20,15 +20,23 @@ from .._machine import StateMachine
 from .._types import EntryId, GroupKey
 from ..storage import SnapshotReader, SnapshotStorage
 from ..wire import SNAPSHOT_TAIL_BYTES, SnapshotBytesError, SnapshotDecoder, read_manifest
+from ._session_table import SessionTable
 from ._user_code import Breather, defines, run_in_thread
 
 _PIECE_BYTES: Final = 256 << 10
 
 
 async def restore_machine(
-    machine: StateMachine, snapshots: SnapshotStorage, key: GroupKey, at: EntryId, limiter: trio.CapacityLimiter, *, patience: float
-) -> None:
-    """Replace the state of `machine` by the snapshot at `at` of the group `key`.
+    machine: StateMachine,
+    sessions: SessionTable,
+    snapshots: SnapshotStorage,
+    key: GroupKey,
+    at: EntryId,
+    limiter: trio.CapacityLimiter,
+    *,
+    patience: float,
+) -> SessionTable:
+    """Replace the state of `machine` by the snapshot at `at` of the group `key`; return its table of sessions, to be used instead.
 
     Args:
         patience: seconds that a cancelled restore waits for the machine's thread.
@@ -47,7 +55,8 @@ async def restore_machine(
         await _check_identity(file, key, at)
         records = _Records(file)
 
-        def restore() -> None:
+        def restore() -> SessionTable:
+            table = sessions.restored(records)
             try:
                 machine.restore(records)
             except BaseException as error:  # noqa: ASYNC103  # in a thread of its own; if cancelled, nobody waits for what it says
@@ -55,9 +64,10 @@ async def restore_machine(
                     text = f"{type(machine).__name__}.restore() of group {key} failed with the snapshot at {at} ({file.path})"
                     raise SnapshotError(f"{text}: {type(error).__name__}: {error}") from error  # noqa: ASYNC104  # as above
             records.check_rest()
+            return table
 
         async with limiter:
-            await run_in_thread(restore, patience=patience, stop=records.stop)
+            return await run_in_thread(restore, patience=patience, stop=records.stop)
     finally:
         file.close()
 

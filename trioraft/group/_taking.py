@@ -163,11 +163,13 @@ class SnapshotTaker:
             return True
         if not self._is_able or applied <= 0:
             return False
-        return (
+        is_due = (
             applied >= self._config.snapshot_entries
             or self._applier.applied_bytes - self._bytes_then >= self._config.snapshot_bytes
             or self._wanted > self._last.index
         )
+        # NB: without voters: this replica has joined, and the entry that says who is in the group has yet to come.
+        return is_due and bool(self._core.configuration_at(self._applier.applied_index).voters)
 
     # --- the child task ---------------------------------------------------------------------------------------------------------------
 

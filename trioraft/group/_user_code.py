@@ -26,6 +26,11 @@ def defines(machine: StateMachine, method: Literal["snapshot", "restore"]) -> bo
     return getattr(getattr(machine, method), "__func__", None) is not getattr(StateMachine, method)
 
 
+def stores_by_itself(machine: StateMachine) -> bool:
+    """Tell whether the machine keeps its state durably, with an index of its own."""
+    return getattr(machine.stored_index, "__func__", None) is not StateMachine.stored_index
+
+
 class Breather:
     """Lets the event loop run while a thread computes.
 

@@ -71,7 +71,8 @@ class MultiRaftConfig:
     from the disk."""
 
     shutdown_timeout: float = attrs.field(default=5.0, validator=_seconds(0, 600))
-    """How long a stop waits for the peers to hear of it, and for a blocking machine to finish its batch."""
+    """How long a stop waits for others to lead what this node leads (one election timeout at most), for a blocking machine to finish its
+    batch, and for the peers to hear of it: each."""
 
     def __attrs_post_init__(self) -> None:
         self.timing()

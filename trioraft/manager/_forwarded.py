@@ -1,4 +1,4 @@
-"""Proposals that came from another node: taken once, answered always."""
+"""Requests that came from another node: taken once, answered always."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ class RemoteToken:
     __slots__ = ("_declared", "_request", "_send")
 
     def __init__(self, request: Forward, send: Callable[[ForwardReply], None], declared: tuple[type[Exception], ...]) -> None:
+        """
+        Args:
+            declared: the errors of the group's machine that are answers.
+        """
         self._request, self._send, self._declared = request, send, declared
 
     def succeed(self, result: Any) -> None:

@@ -1,17 +1,17 @@
-"""Proposals on their way to another node, and who waits for their answers.
+"""Requests on their way to another node, and who waits for their answers.
 
 A forward is sent once and never again by the library: where its answer may be lost, the outcome is unknown. Requests to one peer are
-numbered; the peer remembers which numbers of this process it has seen, so that a frame that arrives twice proposes once.
+numbered; the peer remembers which numbers of this process it has seen, so that one that arrives twice is taken once.
 """
 
 from __future__ import annotations
 
 import attrs
 
-from .._errors import BusyError
+from .._errors import BusyError, OutcomeUnknownError
 from .._types import Millis, NodeId
 from ..group import RaftGroup, Token
-from ..wire import Forward, ForwardReply
+from ..wire import Forward, ForwardReply, RequestKind
 from ._outcome import Result, decode_outcome
 
 
@@ -32,15 +32,15 @@ class Forwards:
         self._numbers: dict[NodeId, int] = {}
         self._pending: dict[NodeId, dict[int, _Pending]] = {}
 
-    def add(self, peer: NodeId, group: RaftGroup, payload: bytes, token: Token, now: Millis) -> Forward | None:
+    def add(self, peer: NodeId, group: RaftGroup, kind: RequestKind, payload: bytes, token: Token, now: Millis) -> Forward | None:
         """Number a request and remember who asked; None (the token knows why) when too many wait already."""
         waiting = self._pending.setdefault(peer, {})
         if len(waiting) >= self._pending_max:
-            token.fail(BusyError(f"{len(waiting)} proposals wait for node {peer} already: propose again later"))
+            token.fail(BusyError(f"{len(waiting)} requests wait for node {peer} already: ask again later"))
             return None
         number = self._numbers[peer] = self._numbers.get(peer, 0) + 1
         waiting[number] = _Pending(group, token, now + self._timeout)
-        return Forward(self._incarnation, number, payload)
+        return Forward(self._incarnation, number, payload, kind)
 
     def answer(self, peer: NodeId, reply: ForwardReply) -> None:
         """Tell whoever asked. An answer that nobody waits for any more is ignored."""
@@ -52,7 +52,7 @@ class Forwards:
         try:
             outcome = decode_outcome(pending.group, reply)
         except Exception:  # noqa: BLE001  # a peer's bytes and a user's exception class: neither may cost this node anything
-            outcome = pending.group.unknown_outcome(f"the answer of node {peer} was not understood")
+            outcome = self._unknown(reply.number, pending, f"the answer of node {peer} was not understood")
         if isinstance(outcome, Result):
             pending.token.succeed(outcome.value)
         else:
@@ -60,14 +60,14 @@ class Forwards:
 
     def lost(self, peer: NodeId) -> None:
         """What was sent to the peer, or its answers, may be lost: nobody can tell what became of it."""
-        for pending in self._pending.pop(peer, {}).values():
-            pending.token.fail(pending.group.unknown_outcome(f"the connection with node {peer} was lost"))
+        for number, pending in self._pending.pop(peer, {}).items():
+            pending.token.fail(self._unknown(number, pending, f"the connection with node {peer} was lost"))
 
     def close(self) -> None:
         """This node stops: no answer will be heard any more."""
         for peer in list(self._pending):
-            for pending in self._pending.pop(peer).values():
-                pending.token.fail(pending.group.unknown_outcome(f"this node stopped while node {peer} had the proposal"))
+            for number, pending in self._pending.pop(peer).items():
+                pending.token.fail(self._unknown(number, pending, f"this node stopped while node {peer} had the request"))
 
     def expire(self, now: Millis) -> None:
         """Give up on what has waited too long. Costs nothing while nothing waits: the oldest come first."""
@@ -77,4 +77,7 @@ class Forwards:
                 if waiting[number].expires > now:
                     break
                 pending = waiting.pop(number)
-                pending.token.fail(pending.group.unknown_outcome(f"node {peer} did not answer in {self._timeout} ms"))
+                pending.token.fail(self._unknown(number, pending, f"node {peer} did not answer in {self._timeout} ms"))
+
+    def _unknown(self, number: int, pending: _Pending, reason: str) -> OutcomeUnknownError:
+        return pending.group.unknown_outcome(reason, request_id=(self._incarnation, number))

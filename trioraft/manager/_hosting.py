@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeAlias
 
@@ -16,9 +16,9 @@ import trio
 
 from .._errors import ConfigError, GroupStoppedError
 from .._machine import StateMachine
-from .._types import GroupId, GroupKey
+from .._types import GroupId, GroupKey, NodeId
 from ..core import GroupConfig
-from ..group import Host, RaftGroup
+from ..group import Host, RaftGroup, check_replicated, join_group
 from ..observe import GroupFailed
 from ..storage import MultiRaftStorage, RecoveredGroup
 
@@ -69,6 +69,21 @@ class Hosting:
     def on_disk(self) -> Iterator[GroupId]:
         """All groups that this node has a replica of, damaged ones included."""
         return (group_id for group_id, found in self._storage.recovered.items() if found.tombstone is None)
+
+    def groups_with(self, node_id: NodeId) -> list[GroupId]:
+        """The groups of this node, running or not, that have a node as a member, as far as this node knows; ascending."""
+        return sorted(group_id for group_id in self.on_disk() if node_id in self._members(group_id))
+
+    def _members(self, group_id: GroupId) -> Collection[NodeId]:
+        group = self.opened.get(group_id)
+        if group is not None:
+            return group.status().replicas.keys()
+        found = self._storage.recovered[group_id]
+        if found.record is None:
+            return ()  # damaged: it counts nobody's vote
+        history = found.durable.configurations
+        configuration = history[-1][1] if history else found.record.configuration
+        return configuration.members()
 
     @contextmanager
     def reserve(self, group_id: GroupId) -> Iterator[None]:
@@ -152,6 +167,7 @@ class Hosting:
         if self._host is None or self._nursery is None or self.is_stopping or found.record is None:
             raise GroupStoppedError(found.group_id)
         group = RaftGroup(found.record, found, machine, self._storage.get_log_storage(found.group_id), config=config, host=self._host)
+        join_group(machine, group)
         self._host.counters.groups_touched += 1
         self.opened[group.id] = self.running[group.id] = group
         scope, done = self._scopes[group.id] = trio.CancelScope(), trio.Event()
@@ -186,3 +202,4 @@ def check_machine(group_id: GroupId, machine: object) -> None:
     """
     if not isinstance(machine, StateMachine):
         raise ConfigError(f"the machine of group {group_id} must be an instance of a StateMachine, not {machine!r}")
+    check_replicated(group_id, machine)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, cast
 
 import trio
 
-from .._errors import ConfigError, GroupExistsError, GroupNotFoundError
+from .._errors import ConfigError, GroupExistsError, GroupNotFoundError, RaftError
 from .._machine import StateMachine
-from .._types import GroupId, GroupKey, Member, NodeId
+from .._types import NOTHING, EntryId, GroupId, GroupKey, Member, NodeId
 from ..core import Configuration, GroupConfig
 from ..group import RaftGroup
 from ..observe import Counters
-from ..storage import GroupRecord, MultiRaftStorage, NodeRecord, RecoveredGroup
+from ..storage import EVERY_NUMBER, GroupRecord, MultiRaftStorage, NodeRecord, RecoveredGroup
 from ..transport import Identity, Receiver
+from ._address_book import AddressBook
 from ._clock import NodeClock
+from ._handing_over import hand_over, plan_balance
 from ._hosting import Hosting, check_machine
 from ._node import Node
 from ._peers import Peers
@@ -32,6 +35,8 @@ class MultiRaftManager:
         *,
         node: Node,
         receiver: Receiver,
+        book: AddressBook,
+        forget_store: Callable[[NodeId], Awaitable[None]],
         storage: MultiRaftStorage,
         peers: Peers,
         clock: NodeClock,
@@ -42,6 +47,7 @@ class MultiRaftManager:
         self.receiver: Final = receiver
         """Where a listener brings what arrives."""
         self._node, self._storage, self._peers, self._clock = node, storage, peers, clock
+        self._book, self._forget_store = book, forget_store
         self._payload_bytes_max = payload_bytes_max
         self._hosting = hosting
         self.bound_addresses: tuple[str, ...] = ()
@@ -60,6 +66,11 @@ class MultiRaftManager:
     def group_ids(self) -> list[GroupId]:
         """All groups that this node has a replica of, opened or not, ascending."""
         return sorted(self._hosting.on_disk())
+
+    @property
+    def addresses(self) -> Mapping[NodeId, str]:
+        """Where all known nodes are, as far as this node knows."""
+        return MappingProxyType(self._book.addresses())
 
     @property
     def counters(self) -> Counters:
@@ -108,33 +119,41 @@ class MultiRaftManager:
         group_id: GroupId,
         machine: StateMachine | None = None,
         *,
-        members: Iterable[NodeId],
+        members: Iterable[NodeId] = (),
+        join: bool = False,
         config: GroupConfig | None = None,
         incarnation: int = 1,
     ) -> RaftGroup:
-        """Open a group, or create it where neither the group nor its tombstone exists; call it alike on all its members.
+        """Open a group, or create it where neither the group nor its tombstone exists.
+
+        A group begins with its `members`: call it alike on all of them. Whoever comes later joins: ``join=True`` makes a replica that has
+        nothing and is no member yet; `RaftGroup.change_membership`, called at any member, makes it one, and the leader brings it
+        everything. Also where a former replica of this node was removed (`remove_group`): the new one has nothing to do with it.
 
         Args:
             machine: a fresh one: it gets the newest snapshot and the log behind it. None: the `machine_factory` makes it; and a group
                 that runs already, because a message came first, is returned as it is.
             config: None: the `group_config` of `open_manager`.
-            members: node ids of the voters that start the group, this node among them. Equal on all members, and the same at each start.
-            incarnation: of the group; must exceed that of a tombstone to create a group anew.
+            members: node ids of the voters that begin the group, this node among them. Equal on all of them, and the same at each start.
+            join: instead of `members`: others have begun the group. What is on the disk already is opened, whatever it is.
+            incarnation: of the group; must exceed that of a tombstone to begin a group anew, but not to join it.
 
         Returns: the group, running. Its leader may not be known yet: `RaftGroup.wait_leader`.
 
         Raises:
             GroupExistsError: opened already (and stopped, maybe) and a machine was given, or on disk with other members or another
                 incarnation, or removed in this incarnation.
-            ConfigError: no machine and no factory; or `members` lacks this node, or names one without an address; or a command could be
-                too large to send.
+            ConfigError: no machine and no factory; or `members` lacks this node, or names one without an address; or neither or both of
+                `members` and `join`; or a command could be too large to send.
             CorruptLogError: the group's log is damaged; nothing was changed.
             StorageError: the group could not be written.
             GroupStoppedError: the node is stopping.
 
         *Cancellation:* a new group may have been created on disk; calling again opens it.
         """
-        voters = frozenset(members)
+        voters = None if join else frozenset(members)
+        if join and members:
+            raise ConfigError(f"group {group_id} is either begun with `members` or joined: not both")
         config = self._hosting.config if config is None else config
         self._check_arguments(group_id, incarnation, voters, machine, config)
         key = GroupKey(group_id, incarnation)
@@ -154,11 +173,17 @@ class MultiRaftManager:
             machine = self._hosting.make_machine(group_id) if machine is None else machine
             return self._hosting.start(self._storage.recovered[group_id], machine, config)
 
-    async def remove_group(self, group_id: GroupId, *, force: bool = False, incarnation: int | None = None) -> None:
-        """Stop a group on this node and leave a tombstone, so that no late message brings it back. The other members are not told.
+    async def remove_group(
+        self, group_id: GroupId, *, force: bool = False, incarnation: int | None = None, replica: EntryId | None = None
+    ) -> None:
+        """Stop a group on this node and leave a tombstone, so that no late message brings it back. The other members are not told:
+        to have them go on without this replica, `RaftGroup.change_membership` comes first.
 
         Args:
-            force: needed while this replica is a voter: the group loses one vote for good. Also for one whose log is damaged.
+            force: needed while this replica is a voter, as far as it knows: the group loses one vote for good. Also for one whose log is
+                damaged.
+            replica: of a damaged group, what `RaftGroup.status` of another member says in `replicas` of this node: that and all numbers
+                before it never come again. Without it, this node cannot join the group again in this incarnation.
             incarnation: the one to remove; None: the one that is here. To be given where damage has made that unreadable. It and all
                 before it are barred for good, so one too low would let the same replica come again without its vote.
 
@@ -172,7 +197,7 @@ class MultiRaftManager:
         found, group = self._storage.recovered.get(group_id), self._hosting.opened.get(group_id)
         if found is not None and found.tombstone is not None:
             # Whoever asked for it first may have left; it is durable before anybody hears that the group is gone.
-            await self._storage.remove_group(found.tombstone)
+            await self._storage.remove_group(found.tombstone, found.barred)
         if found is None or (found.tombstone is not None and group is None):
             raise GroupNotFoundError(f"group {group_id} is not on node {self.node_id}")
         if found.tombstone is not None:
@@ -184,18 +209,99 @@ class MultiRaftManager:
         with self._hosting.reserve(group_id):
             if group is not None:
                 await self._hosting.stop(group_id)
-            await self._storage.remove_group(key)
+            await self._storage.remove_group(key, replica if found.failure is not None else None)
         self._hosting.forget(group, group_id)
+
+    async def balance_leaders(self, prefer: Mapping[GroupId, Sequence[NodeId]] | None = None) -> dict[GroupId, NodeId]:
+        """Hand leadership of some groups over, so that it is spread over the nodes; return what was moved, and where to.
+
+        A node moves only what it leads: call this on each, now and then. It looks at all groups that are open here.
+
+        Args:
+            prefer: by group, the nodes that should lead it, the best first. Groups without a preference are spread evenly.
+
+        Raises:
+            ConfigError: a preference is no list of node ids.
+
+        *Cancellation:* some groups may be moved.
+        """
+        checked = {group_id: tuple(nodes) for group_id, nodes in (prefer or {}).items()}
+        if any(type(node_id) is not int for nodes in checked.values() for node_id in nodes):
+            raise ConfigError("prefer is a list of node ids by group")
+        await trio.lowlevel.checkpoint()
+        now, led, leaders = self._clock.now(), dict[GroupId, list[NodeId]](), Counter[NodeId]()
+        for group in self._hosting.running.values():
+            if group.leader is not None:
+                leaders[group.leader] += 1
+            if group.is_leader:
+                others = group.status().voters - {self.node_id}
+                led[group.id] = sorted(node_id for node_id in others if now < self._peers.liveness.get(node_id, 0))
+        moves = plan_balance(led, leaders, self.node_id, checked)
+        done = await hand_over({self._hosting.running[group_id]: target for group_id, target in moves.items()})
+        return {group_id: moves[group_id] for group_id in done}
+
+    # --- nodes --------------------------------------------------------------------------------------------------------------------------
+
+    async def set_address(self, node_id: NodeId, address: str) -> None:
+        """Say where a node is from now on, or make one known; call it on any one node. No group is touched.
+
+        It is on this node's disk when this returns, and wins over `addresses` at the next start. The other nodes hear of it from this one,
+        remember it too, and dial the node there. Of two addresses given to one node at the same time, the same one wins everywhere.
+
+        Args:
+            node_id: any node. This one, too: the others must hear where it moves to. A node that was not known becomes a peer.
+            address: of a form that the transport knows; of no other node.
+
+        Raises:
+            ConfigError: a bad node id, a bad address, or another node has it.
+            StorageError: it could not be written; nothing has changed.
+            RaftError: this node is stopping.
+
+        *Cancellation:* it may be in force, here and elsewhere.
+        """
+        self._check_runs()
+        await self._book.set(node_id, address)
+
+    async def forget_store(self, node_id: NodeId) -> None:
+        """Forget which disk belongs to a node, because it was replaced: the next one that is seen is that node's.
+
+        A node that lost its disk has lost its votes and what it acknowledged. So it must first be removed from its groups
+        (`RaftGroup.change_membership`), which takes it out of every majority; and its former process must be gone. Then forget its store
+        on every other node, start it with the new disk, have it join its groups (`add_group` with ``join=True``), and add it again.
+
+        Raises:
+            ConfigError: no such peer; or a group of this node still has it as a member. The text names the groups.
+            StorageError: it could not be written; call again.
+            RaftError: this node is stopping.
+
+        *Cancellation:* it may be forgotten; call again.
+        """
+        self._check_runs()
+        if node_id not in self._peers:
+            raise ConfigError(f"node {node_id!r} is no peer of node {self.node_id}, whose store could be forgotten")
+        having = self._hosting.groups_with(node_id)
+        if having:
+            shown = ", ".join(map(str, having[:10])) + (", ..." if having[10:] else "")
+            raise ConfigError(
+                f"node {node_id} is a member of {len(having)} groups of node {self.node_id}: {shown}. "
+                f"Change their members first: with an empty disk it would break what it promised them"
+            )
+        await self._forget_store(node_id)
+
+    def _check_runs(self) -> None:
+        if self._hosting.is_stopping:
+            raise RaftError(f"node {self.node_id} is stopping")
 
     def _voters(self, found: RecoveredGroup, group: RaftGroup | None) -> frozenset[NodeId]:
         if group is not None:
-            return group.status().voters
+            status = group.status()
+            return frozenset() if status.is_removed else status.voters | status.outgoing
         history = found.durable.configurations
         configuration = history[-1][1] if history else cast(GroupRecord, found.record).configuration
         return frozenset(configuration.voter_ids())
 
     def _check_arguments(
-        self, group_id: GroupId, incarnation: int, voters: frozenset[NodeId], machine: StateMachine | None, config: GroupConfig
+        self, group_id: GroupId, incarnation: int, voters: frozenset[NodeId] | None, machine: StateMachine | None, config: GroupConfig
     ) -> None:
         """Refuse what would fail later, when the group is on disk already."""
         if type(group_id) is not int or not 0 <= group_id < 1 << 63:
@@ -205,6 +311,17 @@ class MultiRaftManager:
             check_machine(group_id, machine)
         if not isinstance(config, GroupConfig):
             raise ConfigError(f"the config of group {group_id} must be a GroupConfig, not {config!r}")
+        if voters is not None:
+            self._check_members(group_id, voters)
+        if config.entry_bytes_max > self._payload_bytes_max:
+            raise ConfigError(
+                f"entry_bytes_max of group {group_id} is {config.entry_bytes_max}, but the transport carries at most "
+                f"{self._payload_bytes_max} bytes: lower the one, or raise frame_bytes_max of both the transport and the server"
+            )
+
+    def _check_members(self, group_id: GroupId, voters: frozenset[NodeId]) -> None:
+        if not voters:
+            raise ConfigError(f"group {group_id} needs `members` to begin with, or join=True if others have begun it")
         if any(type(node_id) is not int for node_id in voters):
             raise ConfigError(f"members of group {group_id} must be node ids, which are whole numbers, not {set(voters)!r}")
         if self.node_id not in voters:
@@ -212,13 +329,8 @@ class MultiRaftManager:
         strangers = sorted(node_id for node_id in voters - {self.node_id} if node_id not in self._peers)
         if strangers:
             raise ConfigError(f"members {strangers} of group {group_id} have no address: name them in `addresses` of open_manager")
-        if config.entry_bytes_max > self._payload_bytes_max:
-            raise ConfigError(
-                f"entry_bytes_max of group {group_id} is {config.entry_bytes_max}, but the transport carries at most "
-                f"{self._payload_bytes_max} bytes: lower the one, or raise frame_bytes_max of both the transport and the server"
-            )
 
-    async def _open_or_create(self, key: GroupKey, voters: frozenset[NodeId]) -> None:
+    async def _open_or_create(self, key: GroupKey, voters: frozenset[NodeId] | None) -> None:
         """See to it that the group is on the disk."""
         found = self._storage.recovered.get(key.group_id)
         if found is not None and found.failure is not None:
@@ -227,19 +339,43 @@ class MultiRaftManager:
             await trio.lowlevel.checkpoint()
             _matching(found.record, key, voters)
             return
-        if found is not None and found.tombstone is not None and key.incarnation <= found.tombstone.incarnation:
-            raise GroupExistsError(
-                f"group {key.group_id} was removed here in incarnation {found.tombstone.incarnation}: "
-                f"a new one needs incarnation={found.tombstone.incarnation + 1} on all its members"
-            )
-        await self._storage.create_group(GroupRecord(key, Member(self.node_id), Configuration.bootstrap(voters)))
+        if voters is None:
+            record = GroupRecord(key, Member(self.node_id, _barred(key, found)), Configuration(()), awaits_number=True)
+        else:
+            record = GroupRecord(key, Member(self.node_id), Configuration.bootstrap(voters))
+            if found is not None and found.tombstone is not None and key.incarnation <= found.tombstone.incarnation:
+                raise GroupExistsError(
+                    f"group {key.group_id} was removed here in incarnation {found.tombstone.incarnation}: a new one needs "
+                    f"incarnation={found.tombstone.incarnation + 1} on all its members; join=True comes back to the one that is there"
+                )
+        await self._storage.create_group(record)
 
 
-def _matching(record: GroupRecord | None, key: GroupKey, voters: frozenset[NodeId]) -> None:
+def _barred(key: GroupKey, found: RecoveredGroup | None) -> EntryId:
+    """Up to which number no replica of this group may come again to this node."""
+    if found is None or found.tombstone is None or found.tombstone.incarnation < key.incarnation:
+        return NOTHING
+    if found.tombstone.incarnation > key.incarnation:
+        raise GroupExistsError(
+            f"group {key.group_id} was removed here in incarnation {found.tombstone.incarnation}: join that, or a later one"
+        )
+    if found.barred == EVERY_NUMBER:
+        raise GroupExistsError(
+            f"group {key.group_id} was damaged when it was removed here, and `remove_group` was not told which replica it was: this node "
+            f"cannot come back to incarnation {key.incarnation} of it"
+        )
+    return found.barred
+
+
+def _matching(record: GroupRecord | None, key: GroupKey, voters: frozenset[NodeId] | None) -> None:
     """Refuse a group found on disk that is not the one asked for."""
     if record is None or record.key != key:
         incarnation = record.key.incarnation if record is not None else "no"
         raise GroupExistsError(f"group {key.group_id} exists here in incarnation {incarnation}, not {key.incarnation}")
+    if voters is None:
+        return
+    if not record.configuration.voters:
+        raise GroupExistsError(f"group {record.key.group_id} was joined, and not begun with members: open it with join=True")
     if record.configuration.voters != voters:
         raise GroupExistsError(
             f"group {key.group_id} was created with members {sorted(record.configuration.voters)}, not {sorted(voters)}: "

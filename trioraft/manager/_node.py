@@ -8,14 +8,14 @@ from typing import Final, cast
 
 import trio
 
-from .._errors import BusyError
+from .._errors import BusyError, EntryTooLargeError
 from .._types import GroupId, GroupKey, Millis, NodeId
 from ..core import DELIVERY, Attach, AttachRefused, Delivery, Detach, Message, Timing
 from ..group import ApplyThreads, RaftGroup, SnapshotTraffic, Token
 from ..observe import Announcer
 from ..storage import MultiRaftStorage
 from ..transport import MultiplexedTransport
-from ..wire import Envelope, SnapshotReply
+from ..wire import Envelope, RequestKind, SnapshotReply
 from ._clock import NodeClock
 from ._deadlines import DeadlineQueue
 from ._forwards import Forwards
@@ -90,14 +90,21 @@ class Node:
         self.counters.messages_out += 1
         self._transport.send_vote(reply.target.node_id, (Envelope(key, reply),))
 
-    def forward(self, peer: NodeId, key: GroupKey, payload: bytes, token: Token) -> None:
-        if not self._transport.has_room(peer):
-            token.fail(BusyError(f"the queue to node {peer}, which leads group {key.group_id}, is full: propose again later"))
+    def forward(self, peer: NodeId, key: GroupKey, kind: RequestKind, payload: bytes, token: Token) -> None:
+        # NB: a request that no frame can hold would be lost with an incident, which makes the outcomes of all others unknown.
+        if len(payload) > (payload_bytes_max := self._transport.payload_bytes_max):
+            token.fail(EntryTooLargeError(f"the request has {len(payload)} bytes; the transport carries at most {payload_bytes_max}"))
             return
-        request = self._forwards.add(peer, self._groups[key.group_id], payload, token, self.now())
+        if not self._transport.has_room(peer):
+            token.fail(BusyError(f"the queue to node {peer}, which leads group {key.group_id}, is full: ask again later"))
+            return
+        request = self._forwards.add(peer, self._groups[key.group_id], kind, payload, token, self.now())
         if request is not None:
             self.counters.forwards += 1
             self._transport.send_append_entries(peer, (Envelope(key, request),))
+
+    def knows_address(self, node_id: NodeId) -> bool:
+        return node_id == self.node_id or node_id in self._peers
 
     def group_stopped(self, key: GroupKey) -> None:
         self._groups.pop(key.group_id, None)

@@ -57,7 +57,8 @@ async def open_manager(
         ConfigError: an argument is out of range.
         TransportError: the address to listen at cannot be bound (kind ``bind``).
 
-    What the block raises leaves as it is, never in an exception group. At the end, groups stop first; every caller is answered.
+    What the block raises leaves as it is, never in an exception group. At the end, this node's leaders hand over first, then groups
+    stop; every caller is answered.
 
     *Cancellation:* everything is stopped; writes in flight are waited for (bounded by the storage's configuration).
     """
@@ -90,6 +91,7 @@ async def open_manager(
                         yield manager
                     except BaseException as error:  # noqa: BLE001, ASYNC103  # re-raised below, where no nursery wraps it in a group
                         body_error = error
+                    await parts.leave_to_others()
                     groups.cancel_scope.cancel()
             finally:
                 parts.answer_rest()

@@ -1,16 +1,18 @@
-"""What became of a forwarded proposal, on its way back: written by the leader's node, read by the one that asked.
+"""What became of a forwarded request, on its way back: written by the leader's node, read by the one that asked.
 
 What cannot travel becomes "unknown", never "dropped": it may have been applied.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from .._errors import (
     BusyError,
+    ChangeRefusedError,
+    ConfigError,
     EntryTooLargeError,
     GroupNotFoundError,
     GroupStoppedError,
@@ -18,20 +20,28 @@ from .._errors import (
     OutcomeUnknownError,
     ProposalDroppedError,
     RaftError,
+    SessionExpiredError,
+    TransferRefusedError,
     WireError,
 )
 from ..group import RaftGroup
-from ..wire import Forward, ForwardOutcome, ForwardReply, decode_value, encode_value
+from ..wire import Forward, ForwardOutcome, ForwardReply, RequestKind, decode_value, encode_value
+
+TEXT_MAX: Final = 4096
+"""Characters of an error's text that travel: what goes beyond would only make the answer too large for its frame."""
+
+_FOR_MACHINES: Final = frozenset({RequestKind.COMMAND, RequestKind.SESSION, RequestKind.QUERY})
+"""What a machine answers, its declared errors included."""
 
 
 def reply_with_result(request: Forward, result: Any) -> ForwardReply:
-    """The answer to a proposal that was applied."""
+    """The answer to a request that was carried out."""
     return _reply(request, ForwardOutcome.RESULT, result)
 
 
 def reply_with_error(request: Forward, error: Exception, declared: tuple[type[Exception], ...]) -> ForwardReply:
-    """The answer to a proposal that was refused, lost, or answered with one of its machine's declared errors."""
-    kind = _declared_kind(declared, error)
+    """The answer to a request that was refused, lost, or answered with one of its machine's declared errors."""
+    kind = _declared_kind(declared, error) if request.kind in _FOR_MACHINES else None
     # NB: a machine that declares a base of our own errors does not make a refusal a result.
     if kind is not None and (not isinstance(error, RaftError) or type(error) in declared):
         return _reply(request, ForwardOutcome.DECLARED_ERROR, [kind, *map(_plain, error.args)])
@@ -39,15 +49,23 @@ def reply_with_error(request: Forward, error: Exception, declared: tuple[type[Ex
         case NotLeaderError():
             return _reply(request, ForwardOutcome.NOT_LEADER, error.leader)
         case ProposalDroppedError():
-            return _reply(request, ForwardOutcome.DROPPED, str(error))
+            return _reply(request, ForwardOutcome.DROPPED, _text(error))
         case BusyError():
-            return _reply(request, ForwardOutcome.BUSY, str(error))
+            return _reply(request, ForwardOutcome.BUSY, _text(error))
         case EntryTooLargeError():
-            return _reply(request, ForwardOutcome.TOO_LARGE, str(error))
+            return _reply(request, ForwardOutcome.TOO_LARGE, _text(error))
         case GroupStoppedError():
-            return _reply(request, ForwardOutcome.STOPPED, str(error))
+            return _reply(request, ForwardOutcome.STOPPED, _text(error))
         case GroupNotFoundError():
-            return _reply(request, ForwardOutcome.NOT_FOUND, str(error))
+            return _reply(request, ForwardOutcome.NOT_FOUND, _text(error))
+        case ChangeRefusedError():
+            return _reply(request, ForwardOutcome.CHANGE_REFUSED, [error.kind, _text(error)])
+        case TransferRefusedError():
+            return _reply(request, ForwardOutcome.TRANSFER_REFUSED, [error.kind, _text(error)])
+        case SessionExpiredError():
+            return _reply(request, ForwardOutcome.SESSION_EXPIRED, [error.session_id, error.sequence])
+        case ConfigError() | WireError():
+            return _reply(request, ForwardOutcome.REFUSED, _text(error))
         case OutcomeUnknownError():
             return _reply(request, ForwardOutcome.UNKNOWN, [error.index, error.term])
     return unknown_reply(request)
@@ -67,7 +85,7 @@ def _reply(request: Forward, outcome: ForwardOutcome, body: Any) -> ForwardReply
 
 @attrs.frozen
 class Result:
-    """The proposal was applied, and this came of it."""
+    """The request was carried out, and this came of it."""
 
     value: Any
 
@@ -92,9 +110,25 @@ def decode_outcome(group: RaftGroup, reply: ForwardReply) -> Result | Exception:
             return EntryTooLargeError(str(body))
         case ForwardOutcome.STOPPED | ForwardOutcome.NOT_FOUND:
             return ProposalDroppedError(str(body))
+        case ForwardOutcome.CHANGE_REFUSED:
+            kind, text = body
+            return ChangeRefusedError(str(kind), str(text))
+        case ForwardOutcome.TRANSFER_REFUSED:
+            kind, text = body
+            return TransferRefusedError(str(kind), str(text))
+        case ForwardOutcome.SESSION_EXPIRED:
+            session_id, sequence = body
+            return SessionExpiredError(session_id, sequence)
+        case ForwardOutcome.REFUSED:
+            return ConfigError(str(body))
         case ForwardOutcome.UNKNOWN:
             index, term = body
-            return group.unknown_outcome("the leader was replaced or stopped", index, term)
+            return group.unknown_outcome("the leader was replaced or stopped", index, term, request_id=(reply.incarnation, reply.number))
+
+
+def _text(error: Exception) -> str:
+    """What an error says, as something that can travel: an odd letter must not turn a refusal into an unknown outcome."""
+    return str(error)[:TEXT_MAX].encode(errors="replace").decode()
 
 
 def _declared_kind(declared: tuple[type[Exception], ...], error: Exception) -> int | None:

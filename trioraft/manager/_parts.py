@@ -13,15 +13,18 @@ from ..group import ApplyThreads, RaftGroup
 from ..observe import Announcer
 from ..storage import MultiRaftStorage, NodeRecord
 from ..transport import MultiplexedTransport, RpcServer, RpcServerConfig
+from ._address_book import AddressBook
 from ._clock import NodeClock
 from ._config import MultiRaftConfig
 from ._deadlines import DeadlineQueue
 from ._disk_watch import DiskWatch
 from ._forwards import Forwards
+from ._handing_over import leave_to_others
 from ._hosting import Hosting, MachineFactory
 from ._log_memory import LogMemory
 from ._manager import MultiRaftManager
 from ._node import Node
+from ._peer_records import PeerRecords
 from ._peers import Peers
 from ._router import Router
 from ._snapshot_traffic import NodeSnapshotTraffic
@@ -53,7 +56,6 @@ class Parts:
         self._clock = NodeClock()
         self._alarm = Alarm()
         self._deadlines = DeadlineQueue(self._alarm.ring)
-        self._addresses = {peer: addresses[peer] for peer in sorted(addresses) if peer != record.node_id}
         self._disk_watch = DiskWatch(storage, announcer)
         self._forwards = Forwards(record.incarnation, pending_max=config.forwards_max, timeout=round(config.forward_timeout * 1000))
         self._peers = Peers(
@@ -67,8 +69,16 @@ class Parts:
             hurry=self._alarm.ring,
             lost=self._forwards.lost,
         )
-        for peer in self._addresses:
-            self._peers.add(peer)
+        peer_records = PeerRecords(storage)
+        self._book = AddressBook(
+            record.node_id,
+            addresses,
+            peer_records,
+            peers=self._peers,
+            transport=transport,
+            counters=announcer.counters,
+            nursery=providers,
+        )
         self._hosting = Hosting(storage, self._running, machine_factory=machine_factory, config=group_config)
         self._node = Node(
             record.node_id,
@@ -94,19 +104,13 @@ class Parts:
             find=self._hosting.find,
             peers=self._peers,
             forwards=self._forwards,
-            stores=KnownStores(storage, providers),
+            stores=KnownStores(peer_records, providers),
+            book=self._book,
             transport=transport,
             announcer=announcer,
             now=self._clock.now,
             hurry=self._alarm.ring,
         )
-
-    def _set_address(self, peer: NodeId, address: str) -> None:
-        """What the directory remembers of a peer's address wins over what the caller says, if it is newer."""
-        known = self._storage.peers.get(peer)
-        if known is not None and known.address is not None and known.address_version > 0:
-            address = known.address
-        self._transport.set_address(peer, address)
 
     def manager(self, groups: trio.Nursery) -> MultiRaftManager:
         self._hosting.begin(self._node, groups)
@@ -114,6 +118,8 @@ class Parts:
             self._record,
             node=self._node,
             receiver=self._router,
+            book=self._book,
+            forget_store=self._router.forget_store,
             storage=self._storage,
             peers=self._peers,
             clock=self._clock,
@@ -126,8 +132,7 @@ class Parts:
         await start(self._storage.serve)
         await start(self._transport.serve, manager.identity, manager.receiver)
         # NB: only now: a transport that serves another node has refused, and none of its addresses has been moved.
-        for peer, address in self._addresses.items():
-            self._set_address(peer, address)
+        self._book.dial()
         if server is not None:
             manager.bound_addresses = tuple(await start(RpcServer(server, manager).serve))
         self._providers.start_soon(self._tick)
@@ -145,13 +150,18 @@ class Parts:
             groups=self._running,
         )
 
+    async def leave_to_others(self) -> None:
+        """The node is about to stop: let other nodes lead what it leads, if they are there."""
+        patience = min(self._config.shutdown_timeout, self._timing.election_timeout / 1000)
+        await leave_to_others(list(self._running.values()), patience)
+
     def answer_rest(self) -> None:
         """Nobody may wait for ever, whatever ended the groups."""
         self._forwards.close()
 
     async def say_goodbye(self) -> None:
         """The groups have stopped: let the live peers hear it, so that they elect at once instead of after a silence."""
-        self._peers.beat(self._clock.now())
+        self._peers.beat(self._clock.now(), is_leaving=True)
         with trio.move_on_after(self._config.shutdown_timeout):
             await self._peers.wait_all_said()
 

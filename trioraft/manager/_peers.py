@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import attrs
 import trio
@@ -87,11 +87,22 @@ class Peers:
 
     def add(self, node_id: NodeId) -> None:
         self._peers[node_id] = _Peer(PulseLink(self._incarnation, self._timing))
-        self._watchers[node_id] = set()
+        self._watchers.setdefault(node_id, set())  # a group may have had it as a member before its address was known
         self.liveness[node_id] = 0
+
+    def forget(self, node_id: NodeId, now: Millis) -> None:
+        """The node's disk was replaced, and so counts its processes from 1 again: nothing that was heard of it holds any more."""
+        peer = self._peers[node_id]
+        peer.link.forget_peer()
+        peer.known = 0
+        self.liveness[node_id] = 0
+        self._judge(node_id, now)
 
     def __contains__(self, node_id: NodeId) -> bool:
         return node_id in self._peers
+
+    def __iter__(self) -> Iterator[NodeId]:
+        return iter(self._peers)
 
     def status(self, now: Millis) -> dict[NodeId, PeerStatus]:
         return {
@@ -106,10 +117,14 @@ class Peers:
 
     # --- the pulse --------------------------------------------------------------------------------------------------------------------
 
-    def beat(self, now: Millis) -> None:
-        """Once an interval: see who is not live any more, this node included, and send each peer its pulse."""
+    def beat(self, now: Millis, *, is_leaving: bool = False) -> None:
+        """Once an interval: see who is not live any more, this node included, and send each peer its pulse.
+
+        Args:
+            is_leaving: the groups have stopped: from here on nobody need count on this node, for whatever the pulse before said.
+        """
         age = self._sync_age()
-        sync_age = -1 if math.isinf(age) else int(age * 1000)
+        sync_age = -1 if is_leaving or math.isinf(age) else int(age * 1000)
         is_sick = not 0 <= sync_age < self._timing.election_timeout
         self.liveness[self._node_id] = min(now, self.liveness[self._node_id]) if is_sick else NEVER
         self._judge(self._node_id, now)
@@ -178,7 +193,7 @@ class Peers:
         for node_id in before - nodes:
             self._watchers.get(node_id, set()).discard(group_id)
         for node_id in nodes - before:
-            self._watchers.get(node_id, set()).add(group_id)
+            self._watchers.setdefault(node_id, set()).add(group_id)
         self._watching[group_id] = nodes
 
     def watchers(self, node_id: NodeId) -> list[GroupId]:

@@ -185,5 +185,11 @@ class PulseLink:
             self.round_trip = now - sent_at
             self.live_until = max(self.live_until, sent_at + self._timing.election_timeout)
 
+    def forget_peer(self) -> None:
+        """The peer begins anew, with incarnations that count from 1 again. What we sent still counts on: the old one may be the new one."""
+        self.peer_incarnation = self._heard = self._acknowledged = 0
+        self.live_until = 0
+        self._told.clear()
+
     def is_live(self, now: Millis) -> bool:
         return now < self.live_until

@@ -17,7 +17,8 @@ from ..core import Unreachable
 from ..group import RaftGroup
 from ..observe import Announcer, PeerRefused
 from ..transport import Identity, MultiplexedTransport
-from ..wire import Envelope, Forward, ForwardReply, Pulse, PulseLine, SnapshotAnswer, SnapshotReply, decode_piece
+from ..wire import Envelope, Forward, ForwardReply, NodeAddress, Pulse, PulseLine, SnapshotAnswer, SnapshotReply, decode_piece
+from ._address_book import AddressBook
 from ._forwarded import RemoteToken, SeenRequests
 from ._forwards import Forwards
 from ._outcome import unknown_reply
@@ -38,6 +39,7 @@ class Router:
         peers: Peers,
         forwards: Forwards,
         stores: KnownStores,
+        book: AddressBook,
         transport: MultiplexedTransport,
         announcer: Announcer,
         now: Callable[[], Millis],
@@ -52,7 +54,7 @@ class Router:
         self._groups = groups
         self._find = find
         self.waking: Final = WakingLines(self._put_line, hurry)
-        self._peers, self._forwards, self._stores = peers, forwards, stores
+        self._peers, self._forwards, self._stores, self._book = peers, forwards, stores, book
         self._transport = transport
         self._announcer, self._counters = announcer, announcer.counters
         self._now = now
@@ -68,7 +70,7 @@ class Router:
 
     def _reason_against(self, peer: Identity) -> str | None:
         if peer.node_id not in self._peers:
-            return f"unknown-node: node {peer.node_id} is in no address book here; name it in `addresses`"
+            return f"unknown-node: node {peer.node_id} is in no address book here: name it in `addresses`, or call set_address"
         newest = self._peers.newest_incarnation(peer.node_id)
         if peer.incarnation < newest:
             return f"old-incarnation: start {peer.incarnation} of node {peer.node_id} speaks, but start {newest} has been heard"
@@ -76,6 +78,7 @@ class Router:
 
     def connected(self, peer: NodeId) -> None:
         self._transport.retry_now(peer)
+        self._book.greet(peer)
 
     def unreachable(self, peer: NodeId) -> None:
         self._forwards.lost(peer)
@@ -84,10 +87,21 @@ class Router:
             if group is not None:
                 group.inbox.put_peer(Unreachable(peer))
 
+    async def forget_store(self, node_id: NodeId) -> None:
+        """See `MultiRaftManager.forget_store`, which has made sure that it may be forgotten."""
+        await self._stores.forget(node_id)
+        self._seen.pop(node_id, None)
+        self._forwards.lost(node_id)
+        self._peers.forget(node_id, self._now())
+        # New connections, on which whoever is there introduces itself anew. Its own with us end when another store makes one.
+        self._transport.remove_peer(node_id)
+        self._transport.set_address(node_id, self._book[node_id])
+
     # --- what they say ----------------------------------------------------------------------------------------------------------------
 
     def messages(self, peer: NodeId, envelopes: Sequence[Envelope]) -> None:
         if not self._stores.is_known(peer):
+            self._hear_addresses(envelopes)
             return
         counters = self._counters
         counters.messages_in += len(envelopes)
@@ -95,15 +109,24 @@ class Router:
             if isinstance(message, ForwardReply):
                 self._forwards.answer(peer, message)
                 continue
+            if isinstance(message, NodeAddress):
+                self._book.hear(message)
+                continue
             group = self._find(key)
             if isinstance(message, Forward):
-                self._propose(peer, key, group, message)
+                self._hand_over(peer, key, group, message)
             elif group is None:
                 counters.messages_unknown_group += 1
             elif isinstance(message, SnapshotReply):
                 group.snapshot_replied(message)
             elif not group.inbox.put_message(message):
                 counters.messages_no_room += 1
+
+    def _hear_addresses(self, envelopes: Sequence[Envelope]) -> None:
+        """Where nodes are is nothing that a disk vouches for, and is told at the first meeting."""
+        for _, message in envelopes:
+            if isinstance(message, NodeAddress):
+                self._book.hear(message)
 
     def pulse(self, peer: NodeId, pulse: Pulse) -> None:
         if not self._stores.is_known(peer):
@@ -142,8 +165,8 @@ class Router:
         reply = SnapshotReply(piece.target, piece.source, piece.at, piece.sha256, SnapshotAnswer.REFUSED, 0, text)
         self._transport.send_vote(peer, (Envelope(piece.group, reply),))
 
-    def _propose(self, peer: NodeId, key: GroupKey, group: RaftGroup | None, request: Forward) -> None:
-        """A peer passed a proposal on: answer it whatever happens, but take it once only."""
+    def _hand_over(self, peer: NodeId, key: GroupKey, group: RaftGroup | None, request: Forward) -> None:
+        """A peer passed a request on: answer it whatever happens, but take it once only."""
         seen = self._seen.get(peer)
         if seen is None or seen.incarnation < request.incarnation:
             seen = self._seen[peer] = SeenRequests(request.incarnation)
@@ -160,4 +183,5 @@ class Router:
         if group is None:
             RemoteToken(request, reply, ()).fail(GroupNotFoundError(f"node {self._node_id} runs no {key}"))
         else:
-            group.hand_over(request.payload, RemoteToken(request, reply, group.machine.declared_errors), forwarded=True)
+            token = RemoteToken(request, reply, group.machine.declared_errors)
+            group.hand_over(request.kind, request.payload, token, forwarded=True)

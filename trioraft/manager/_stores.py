@@ -13,7 +13,8 @@ import trio
 
 from .._errors import StorageError
 from .._types import NodeId
-from ..storage import MultiRaftStorage, PeerRecord
+from ..storage import PeerRecord
+from ._peer_records import PeerRecords
 
 RETRY_SECONDS = 1.0
 """Between two tries to remember a store id."""
@@ -24,25 +25,22 @@ _log = logging.getLogger("trioraft.node")
 class KnownStores:
     """Store ids by node."""
 
-    def __init__(self, storage: MultiRaftStorage, nursery: trio.Nursery) -> None:
-        self._storage, self._nursery = storage, nursery
+    def __init__(self, records: PeerRecords, nursery: trio.Nursery) -> None:
+        self._records, self._nursery = records, nursery
         self._pending: dict[NodeId, str] = {}
-        self._known = {node_id for node_id, record in storage.peers.items() if record.store_id is not None}
+        self._known = {node_id for node_id in records.node_ids() if records.find(node_id).store_id is not None}
 
     def check(self, node_id: NodeId, store_id: str) -> str | None:
         """Return why this store must not speak for the node; None: it may. The first one of a node is being remembered from here on."""
-        record = self._storage.peers.get(node_id)
-        known = record.store_id if record is not None else None
+        known = self._records.find(node_id).store_id or self._pending.get(node_id)
         if known is None:
-            known = self._pending.get(node_id)
-            if known is None:
-                self._pending[node_id] = store_id
-                self._nursery.start_soon(self._remember, node_id, store_id)
-                return None
-        if known != store_id:
+            self._pending[node_id] = store_id
+            self._nursery.start_soon(self._remember, node_id, store_id)
+        elif known != store_id:
             return (
                 f"wrong-store: node {node_id} had store {known} and now speaks from {store_id}: its disk was wiped or replaced. "
-                f"Give it back its disk; without it, it is another node, and needs another id"
+                f"Give it back its disk; without it, it is another node, and needs another id, or to be removed from all groups "
+                f"and then forgotten by forget_store on every node"
             )
         return None
 
@@ -50,14 +48,31 @@ class KnownStores:
         """The node's store id is on our disk."""
         return node_id in self._known
 
+    async def forget(self, node_id: NodeId) -> None:
+        """Let another store speak for the node: the next one that is seen.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        try:
+            await self._records.change(node_id, lambda record: attrs.evolve(record, store_id=None))
+        finally:
+            # NB: no checkpoint between the end of that write and this: nobody can begin to remember a store in between.
+            if self._records.find(node_id).store_id is None:
+                self._known.discard(node_id)
+                self._pending.pop(node_id, None)
+
     async def _remember(self, node_id: NodeId, store_id: str) -> None:
-        record = self._storage.peers.get(node_id, PeerRecord(node_id))
-        while node_id not in self._known:
+        def with_store(record: PeerRecord) -> PeerRecord:
+            return attrs.evolve(record, store_id=store_id) if self._pending.get(node_id) == store_id else record
+
+        # It may be forgotten while it waits to be written, and then the next one seen is remembered instead.
+        while self._pending.get(node_id) == store_id:
             try:
-                await self._storage.remember_peer(attrs.evolve(record, store_id=store_id))
+                await self._records.change(node_id, with_store)
             except StorageError as error:
                 _log.warning("the store id of node %d cannot be remembered, so its messages are dropped; trying again: %s", node_id, error)
                 await trio.sleep(RETRY_SECONDS)
             else:
-                self._known.add(node_id)
-        del self._pending[node_id]
+                if self._pending.pop(node_id, None) == store_id:
+                    self._known.add(node_id)

@@ -3,6 +3,7 @@
 from .._types import GroupKey as GroupKey, Member as Member
 from ._config import StorageConfig as StorageConfig
 from ._contract import (
+    EVERY_NUMBER as EVERY_NUMBER,
     GroupRecord as GroupRecord,
     LogStorage as LogStorage,
     MultiRaftStorage as MultiRaftStorage,

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 import trio
 
-from .._errors import GroupExistsError, StorageError
-from .._types import EntryId, GroupId, GroupKey, Member, NodeId
+from .._errors import GroupExistsError, InvariantError, StorageError
+from .._types import NOTHING, EntryId, GroupId, GroupKey, Member, NodeId
 from ..core import Compaction, Configuration, Durable, Entry, HardState, InstallSnapshot, LoadEntries
+
+EVERY_NUMBER: Final = EntryId(1 << 63, 1 << 63)
+"""Bars each replica number that there can be."""
 
 
 @attrs.frozen
@@ -49,7 +52,9 @@ class GroupRecord:
     key: GroupKey
     me: Member
     configuration: Configuration
-    """The configuration at index 0."""
+    """The configuration at index 0; without voters for a replica that joined a group which others began."""
+    awaits_number: bool = False
+    """It joined, and has not learned its replica number: that will be higher than the one in `me`, which is barred."""
 
 
 @attrs.frozen
@@ -62,6 +67,8 @@ class RecoveredGroup:
     """As of the start; its entries are on the disk only, to be read when they are needed."""
     tombstone: GroupKey | None = None
     """The group was removed here; its incarnation."""
+    barred: EntryId = NOTHING
+    """With a tombstone: replica numbers of that incarnation up to this never come again. A later one may join."""
     failure: StorageError | None = None
     """Damage: the group must not start. It neither votes nor acknowledges."""
 
@@ -77,8 +84,26 @@ class RecoveredGroup:
         if self.record is not None and self.record != record:
             raise GroupExistsError(f"group {self.record.key} exists here, and not as asked for")
         if self.tombstone is not None and record.key.incarnation <= self.tombstone.incarnation:
-            raise GroupExistsError(f"group {self.tombstone} was removed here; a new one needs a higher incarnation")
+            self._check_return(self.tombstone, record)
         return self.record is not None
+
+    def _check_return(self, tombstone: GroupKey, record: GroupRecord) -> None:
+        """To a group that was removed here nobody comes back under a number that may have promised something, or without telling."""
+        if record.key != tombstone or not record.awaits_number:
+            raise GroupExistsError(f"group {tombstone} was removed here; a new one needs a higher incarnation")
+        if record.me.replica < self.barred or self.barred == EVERY_NUMBER:
+            listed = "all" if self.barred == EVERY_NUMBER else f"those up to {self.barred}"
+            raise GroupExistsError(f"group {tombstone} was removed here; of its replica numbers, {listed} are barred on this node")
+
+
+def check_number(before: Member, now: Member) -> None:
+    """Refuse a number that is no later one of the same node's.
+
+    Raises:
+        InvariantError: the replica was called by `before` until now.
+    """
+    if now.node_id != before.node_id or now.replica <= before.replica:
+        raise InvariantError(f"{before} is to be called {now}: a replica's number only rises")
 
 
 class WriteListener(Protocol):
@@ -108,10 +133,12 @@ class LogStorage(ABC):
         hard_state: HardState | None,
         entries: Sequence[Entry],
         install: InstallSnapshot | None = None,
+        me: Member | None = None,
     ) -> None:
         """Queue one write, which is there as a whole after a crash, or not at all.
 
         Args:
+            me: the number that the replica has learned it has, higher than that in its record; it awaits none from here on.
             install: before `entries`: the log begins behind this snapshot, which `snapshots` has. Entries behind it stay if the log
                 holds ``install.at``, else they are gone.
             entries: sealed; the first one replaces everything at and above its index.
@@ -270,6 +297,8 @@ class MultiRaftStorage(ABC):
     async def create_group(self, record: GroupRecord) -> None:
         """Make a group exist; returns after the sync, which takes `serve` to run. One that exists just so is fine.
 
+        A replica that joins (`GroupRecord.awaits_number`) may follow a tombstone of its own incarnation, if `me` says what that bars.
+
         Raises:
             GroupExistsError: another group of that id, or a tombstone of that incarnation or a later one, stands in the way.
             CorruptLogError: there is damage that may have held a vote of this very group.
@@ -279,8 +308,12 @@ class MultiRaftStorage(ABC):
         """
 
     @abstractmethod
-    async def remove_group(self, key: GroupKey) -> None:
+    async def remove_group(self, key: GroupKey, barred: EntryId | None = None) -> None:
         """Leave a tombstone and forget the rest; returns after the sync. Heals a damaged group. Its log takes no more writes.
+
+        Args:
+            barred: replica numbers up to this never come again in this incarnation. None: up to its own; of a damaged group, whose own
+                cannot be relied upon: all.
 
         The group is gone once the tombstone is durable; its files are removed after that, and what a crash left of them at a later start.
         Of a damaged group it may be unreadable which incarnation it was. The caller names it, and every incarnation up to it, and up to

@@ -14,15 +14,15 @@ import attrs
 import trio
 
 from .._errors import CorruptLogError, InvariantError, RaftError, StorageError
-from .._types import GroupKey, Member, NodeId
+from .._types import NOTHING, EntryId, GroupKey, Member, NodeId
 from ..core import Compaction, Entry, HardState, InstallSnapshot, LoadEntries
 from ._batch import BadBytesError
-from ._contract import GroupRecord, LogStorage, SnapshotStorage, WriteListener
+from ._contract import GroupRecord, LogStorage, SnapshotStorage, WriteListener, check_number
 from ._disk import Disk
 from ._file_log import FileLog, encode_one_write, file_number
 from ._file_writers import FileWriters
 from ._folder import Folder
-from ._row import Row
+from ._row import Row, Tombstone
 from ._segment import encode_compacted
 from ._snapshot_files import SNAPSHOT_DIRECTORY, SnapshotFiles, snapshot_id
 from ._whole_file import TEMPORARY_SUFFIX
@@ -154,11 +154,12 @@ class FileGroup:
         self.submit(deed)
         await deed.wait()
 
-    async def remove(self, key: GroupKey, node_id: NodeId) -> None:
+    async def remove(self, key: GroupKey, barred: EntryId | None, node_id: NodeId) -> None:
         """Put a tombstone in its place; returns when that is durable."""
-        if self.held is not None and self.held.key == key:
+        if self.held is not None and (self.held.key == key or self.log.row.failure is not None):
+            # NB: at once. What came behind the tombstone in the queue could come behind the beginning of another life, too.
             self.held.is_closed = True
-        deed = _Deed(lambda disk: self._bury(disk, key, node_id))
+        deed = _Deed(lambda disk: self._bury(disk, key, barred, node_id))
         self.submit(deed)
         await deed.wait()
 
@@ -187,13 +188,13 @@ class FileGroup:
             await log.write_vote(disk)
             self.log = log
 
-    async def _bury(self, disk: Disk, key: GroupKey, node_id: NodeId) -> None:
+    async def _bury(self, disk: Disk, key: GroupKey, barred: EntryId | None, node_id: NodeId) -> None:
         row = self.log.row
-        if row.failure is None and row.tombstone is not None and row.tombstone.incarnation >= key.incarnation:
+        if row.bars(key, barred):
             return
-        key = row.grave(key, self.log.seen)
+        tombstone = row.grave(key, barred, self._seen())
         await disk.make_directory(self.log.directory)
-        log = self.log.emptied(Row.removed(key, row.me or Member(node_id)))
+        log = self.log.emptied(Row.removed(tombstone, node_id))
         await log.write_vote(disk)
         self.log.close(disk)
         self.log, self.listener = log, None
@@ -201,6 +202,11 @@ class FileGroup:
             await self.remove_files(disk)
         except OSError:
             pass  # gone it is; its files go at a later start, or before a new group takes the place
+
+    def _seen(self) -> Tombstone:
+        """The newest life that anything names, be it written or dropped when the group failed."""
+        seen = self.log.seen or Tombstone(GroupKey(self.log.row.group_id, 0), NOTHING)
+        return seen if self.held is None else max(seen, Tombstone(self.held.key, self.held.me.replica))
 
     async def remove_files(self, disk: Disk) -> None:
         """Remove, durably, what is left of a group that is no more, but for its tombstone."""
@@ -219,11 +225,11 @@ class FileGroup:
             if names:
                 await disk.sync_directory(directory)
 
-    def hold(self, key: GroupKey) -> GroupLog:
+    def hold(self, record: GroupRecord) -> GroupLog:
         """What is given out for the group that lives here; the same object each time."""
         if self.held is None:
             files = SnapshotFiles(Folder(self.disk, posixpath.join(self.path, SNAPSHOT_DIRECTORY)))
-            self.held = GroupLog(self, key, files)
+            self.held = GroupLog(self, record.key, files, self.log.row.me or record.me)
         return self.held
 
 
@@ -242,15 +248,29 @@ class GroupLog(LogStorage):
     group: FileGroup
     key: GroupKey
     files: SnapshotFiles
+    me: Member
+    """With the newest number that was handed over."""
     is_closed: bool = False
 
     def attach(self, listener: WriteListener) -> None:
+        self._check_open()
         self.group.listener = listener
         self.group.writers.greet(listener)
 
-    def write(self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None = None) -> None:
+    def write(
+        self,
+        sequence: int,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        install: InstallSnapshot | None = None,
+        me: Member | None = None,
+    ) -> None:
         self._check_open()
-        self.group.submit(_Write(encode_one_write(self.key, hard_state, entries, install), sequence))
+        if me is not None:
+            check_number(self.me, me)
+        data = encode_one_write(self.key, hard_state, entries, install, me)
+        self.me = me or self.me
+        self.group.submit(_Write(data, sequence))
 
     def compact(self, compaction: Compaction) -> None:
         self._check_open()
@@ -258,11 +278,21 @@ class GroupLog(LogStorage):
 
     async def read(self, load: LoadEntries) -> tuple[Entry, ...]:
         log = self.group.log
-        if log.row.key != self.key or log.row.record is None:
-            raise StorageError("removed", log.directory, f"group {self.key} was removed")
+        self._check_there(log.directory)
         if log.row.failure is not None:
             raise log.row.failure
-        return await log.read(self.group.disk, load)
+        try:
+            found = await log.read(self.group.disk, load)
+        except StorageError:
+            self._check_there(log.directory)
+            raise
+        # Another life may be in its place by now: what was read would mean nothing.
+        self._check_there(log.directory)
+        return found
+
+    def _check_there(self, path: str) -> None:
+        if self.is_closed:
+            raise StorageError("removed", path, f"group {self.key} was removed")
 
     @property
     def snapshots(self) -> SnapshotStorage:

@@ -18,14 +18,14 @@ import attrs
 import trio
 
 from .._errors import CorruptLogError, StorageError, WireError
-from .._types import GroupKey, Index
+from .._types import GroupKey, Index, Member
 from ..core import Entry, EntryKind, HardState, InstallSnapshot, LoadEntries
 from ..wire import open_records
 from ._batch import NO_IDENTITY, SECTOR, BadBytesError, FileHeader, encode_batch, encode_file_header
 from ._configurations import Configurations
 from ._disk import Disk, DiskFile, NoSpaceError
 from ._extents import Extent
-from ._row import Row
+from ._row import Row, Tombstone
 from ._segment import (
     ENTRIES_HEADER_SIZE,
     SegmentKind,
@@ -33,6 +33,7 @@ from ._segment import (
     decode_entries,
     decode_entries_header,
     decode_installed,
+    decode_number,
     decode_segment_header,
     decode_vote,
     encode_write,
@@ -78,8 +79,8 @@ class FileLog:
     size: int = 0
     """Where the newest file ends."""
     syncs: int = 0
-    seen: int = 0
-    """Where it is not known which group lives here: the highest incarnation that its log names."""
+    seen: Tombstone | None = None
+    """Where the log is damaged: the newest life that anything in it names which can be read, and its highest number."""
     _configurations: Configurations = attrs.Factory(Configurations)
     _file: DiskFile | None = None
     _synced: bool = True
@@ -203,6 +204,8 @@ class FileLog:
     def _apply_other(self, kind: int, content: bytes) -> None:
         if kind == SegmentKind.VOTE:
             self.row.vote(decode_vote(content))
+        elif kind == SegmentKind.NUMBER:
+            self.row.learn_number(decode_number(content))
         elif kind == SegmentKind.COMPACTED:
             self.row.compact(*decode_compacted(content))
         elif kind == SegmentKind.INSTALLED:
@@ -290,11 +293,13 @@ class FileLog:
         return counting
 
 
-def encode_one_write(key: GroupKey, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None) -> bytes:
+def encode_one_write(
+    key: GroupKey, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None, me: Member | None
+) -> bytes:
     """The segments of one write, those of entries with one term each: their places can then be told without opening them.
 
     Raises:
         InvariantError: an entry is not sealed.
     """
     runs = (tuple(run) for _, run in groupby(entries, key=lambda entry: entry.term))
-    return encode_write(key, hard_state, (), install) + b"".join(encode_write(key, None, run) for run in runs)
+    return encode_write(key, hard_state, (), install, me) + b"".join(encode_write(key, None, run) for run in runs)

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from .._errors import CorruptLogError
-from .._types import GroupId
+from .._types import NOTHING, GroupId
 from ._batch import (
     SECTOR,
     BadBytesError,
@@ -29,7 +29,8 @@ from ._batch import (
 )
 from ._disk import Disk
 from ._file_log import FileLog, file_number
-from ._segment import decode_segment_header
+from ._row import Tombstone
+from ._segment import SegmentKind, decode_number, decode_segment_header
 from ._vote_file import VOTE_NAME, VoteFile, decode_vote_file
 
 # A checkpoint of the event loop for each so many batches: a long start can be cancelled.
@@ -51,8 +52,7 @@ async def read_file_log(disk: Disk, log: FileLog, group_id: GroupId) -> int | No
         await reader.read()
     except CorruptLogError as error:
         log.row.fail(error)
-        if log.row.key is None:
-            await reader.find_incarnation()
+        await reader.find_life()
         return None
     return reader.cut
 
@@ -104,25 +104,29 @@ class _Reader:
             if number not in numbers:
                 raise CorruptLogError(self.log.path_of(number), 0, "the file is missing")
 
-    async def find_incarnation(self) -> None:
-        """Note the highest incarnation that any good batch names: a replica of it lived here, whoever it was."""
+    async def find_life(self) -> None:
+        """Note the highest incarnation that any good batch names, and number: a replica of it lived here, whoever it was."""
         for name in await self.disk.list_directory(self.log.directory):
             if file_number(name) is None:
                 continue
             data = await self.disk.read_file(posixpath.join(self.log.directory, name))
             try:
-                self._find_incarnation_in(data)
+                self._find_life_in(data)
             except BadBytesError:
                 continue  # nothing in it can be relied upon
 
-    def _find_incarnation_in(self, data: bytes) -> None:
+    def _find_life_in(self, data: bytes) -> None:
         file = decode_file_header(data)
         for offset in range(SECTOR, len(data), SECTOR):
             header = decode_batch_header(data, offset, file.identity)
             if header is not None and decode_group_ids(data, offset, header) == (self.group_id,) and body_matches(data, offset, header):
                 start = offset + header.body_offset
-                _, key, *_ = decode_segment_header(data, start, start + header.body_bytes)
-                self.log.seen = max(self.log.seen, key.incarnation)
+                end = start + header.body_bytes
+                while start < end:
+                    kind, key, content, start = decode_segment_header(data, start, end)
+                    number = decode_number(data[content:start]) if kind == SegmentKind.NUMBER else NOTHING
+                    life = Tombstone(key, number)
+                    self.log.seen = life if self.log.seen is None else max(self.log.seen, life)
 
     # -- one file -----------------------------------------------------------------------------------------------------------------
 

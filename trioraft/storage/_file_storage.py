@@ -23,7 +23,7 @@ from types import MappingProxyType
 import trio
 
 from .._errors import GroupNotFoundError, InvariantError, StorageError
-from .._types import GroupId, GroupKey, NodeId
+from .._types import EntryId, GroupId, GroupKey, NodeId
 from ._batch import IDENTITY_BYTES
 from ._config import StorageConfig
 from ._contract import GroupRecord, LogStorage, MultiRaftStorage, NodeRecord, PeerRecord, RecoveredGroup
@@ -165,9 +165,9 @@ class FileStorage(MultiRaftStorage):
         await trio.lowlevel.checkpoint()
         await self._some_group(record.key.group_id).make(record)
 
-    async def remove_group(self, key: GroupKey) -> None:
+    async def remove_group(self, key: GroupKey, barred: EntryId | None = None) -> None:
         await trio.lowlevel.checkpoint()
-        await self._some_group(key.group_id).remove(key, self._home.node_id)
+        await self._some_group(key.group_id).remove(key, barred, self._home.node_id)
 
     def _some_group(self, group_id: GroupId) -> FileGroup:
         if not self._store_id:
@@ -184,7 +184,7 @@ class FileStorage(MultiRaftStorage):
             raise found.failure
         if found is None or found.record is None:
             raise GroupNotFoundError(f"group {group_id} is not in this storage")
-        return self._groups[group_id].hold(found.record.key)
+        return self._groups[group_id].hold(found.record)
 
     # -- writes -------------------------------------------------------------------------------------------------------------------
 

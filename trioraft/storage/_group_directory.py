@@ -152,6 +152,8 @@ class GroupDirectories:
         try:
             names = await self._disk.list_directory(path)
         except FileNotFoundError:
+            # It may have gone in an earlier try, and not durably yet.
+            await self._disk.sync_directory(self._base_dir)
             return
         except NotADirectoryError:
             self.foreign[path] = None

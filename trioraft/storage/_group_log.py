@@ -8,11 +8,11 @@ import attrs
 import trio
 
 from .._errors import CorruptLogError, InvariantError, StorageError
-from .._types import GroupKey, Index
+from .._types import GroupKey, Index, Member
 from ..core import Compaction, Entry, HardState, InstallSnapshot, LoadEntries
 from ..wire import RECORD_HEADER_SIZE
 from ._committer import Committer, Mark
-from ._contract import LogStorage, SnapshotStorage, WriteListener
+from ._contract import GroupRecord, LogStorage, SnapshotStorage, WriteListener, check_number
 from ._extents import Extent
 from ._group_directory import GroupDirectory
 from ._log_reader import LogReader
@@ -23,28 +23,50 @@ from ._table import Table
 
 @attrs.define(eq=False)
 class GroupLog(LogStorage):
-    """Writes through the committer, reads through the table.
+    """Writes through the committer, reads through the table: for one life of a replica, which ends with its row.
 
     Args:
+        record: that of the row.
         on_compacted: called once the log is cut, durably: files below its beginning may go.
     """
 
-    key: GroupKey
+    row: Row
+    record: GroupRecord
     committer: Committer
     table: Table
     reader: LogReader
     directory: GroupDirectory
     on_compacted: Callable[[], None]
     is_closed: bool = False
+    me: Member = attrs.field(init=False)
+    """With the newest number that was handed over."""
+
+    def __attrs_post_init__(self) -> None:
+        self.me = self.record.me
+
+    @property
+    def key(self) -> GroupKey:
+        return self.record.key
 
     def attach(self, listener: WriteListener) -> None:
+        self._check_open()
         self.committer.attach(self.key.group_id, listener)
 
-    def write(self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None = None) -> None:
+    def write(
+        self,
+        sequence: int,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        install: InstallSnapshot | None = None,
+        me: Member | None = None,
+    ) -> None:
         self._check_open()
-        data = encode_write(self.key, hard_state, entries, install)
+        if me is not None:
+            check_number(self.me, me)
+        data = encode_write(self.key, hard_state, entries, install, me)
         if len(data) > WRITE_BYTES_MAX:
             raise InvariantError(f"a write of {len(data)} bytes is larger than the log can hold")
+        self.me = me or self.me
         self.committer.submit(self.key.group_id, data, sequence)
 
     def compact(self, compaction: Compaction) -> None:
@@ -124,9 +146,9 @@ class GroupLog(LogStorage):
         return entries
 
     def _row(self) -> Row:
-        row = self.table.rows.get(self.key.group_id)
-        if row is None or row.key != self.key or row.record is None:
+        # NB: by identity. Another life of the same group may have taken its place.
+        if self.table.rows.get(self.key.group_id) is not self.row:
             raise StorageError("removed", self.table.path_of(self.table.files[-1]), f"{self.key} was removed")
-        if row.failure is not None:
-            raise row.failure
-        return row
+        if self.row.failure is not None:
+            raise self.row.failure
+        return self.row

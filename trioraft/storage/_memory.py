@@ -13,11 +13,21 @@ from types import MappingProxyType
 import attrs
 import trio
 
-from .._errors import GroupNotFoundError, InvariantError, StorageError
-from .._types import GroupId, GroupKey, NodeId
+from .._errors import GroupNotFoundError, InvariantError, RaftError, StorageError
+from .._types import NOTHING, EntryId, GroupId, GroupKey, Member, NodeId
 from ..core import Compaction, Entry, HardState, InstallSnapshot, LoadEntries
 from ._config import MIB
-from ._contract import GroupRecord, LogStorage, MultiRaftStorage, NodeRecord, PeerRecord, RecoveredGroup, SnapshotStorage, WriteListener
+from ._contract import (
+    GroupRecord,
+    LogStorage,
+    MultiRaftStorage,
+    NodeRecord,
+    PeerRecord,
+    RecoveredGroup,
+    SnapshotStorage,
+    WriteListener,
+    check_number,
+)
 from ._memory_group import IN_MEMORY, MemoryGroup
 from ._memory_snapshots import MemorySnapshots
 
@@ -182,45 +192,57 @@ class MemoryStorage(MultiRaftStorage):
         self._metal.peers[record.node_id] = record
 
     async def create_group(self, record: GroupRecord) -> None:
-        found = self._recovered.get(record.key.group_id)
-        if found is None or not found.is_made(record):
-            await self._settle(record.key, RecoveredGroup(record.key.group_id, record))
-        await trio.lowlevel.checkpoint()
+        def make(before: MemoryGroup) -> MemoryGroup:
+            return before if before.recovered(record.key.group_id).is_made(record) else MemoryGroup(record)
 
-    async def remove_group(self, key: GroupKey) -> None:
-        found = self._recovered.get(key.group_id)
-        if found is not None and found.record is not None and found.record.key != key:
-            raise GroupNotFoundError(f"group {key} is not here; {found.record.key} is")
-        log = self._logs.pop(key.group_id, None)
-        if log is not None:
+        await self._settle(record.key.group_id, make)
+
+    async def remove_group(self, key: GroupKey, barred: EntryId | None = None) -> None:
+        def bury(before: MemoryGroup) -> MemoryGroup:
+            if before.record is not None and before.record.key != key:
+                raise GroupNotFoundError(f"group {key} is not here; {before.record.key} is")
+            own = NOTHING if before.record is None else before.record.me.replica
+            if before.tombstone is None or (key, barred or NOTHING) > (before.tombstone, before.barred):
+                return MemoryGroup(tombstone=key, barred=max(own, barred or NOTHING))
+            return before
+
+        log = self._logs.get(key.group_id)
+        if log is not None and log.key == key:
             log.is_closed = True
-        self._listeners.pop(key.group_id, None)
-        if found is None or found.tombstone is None or found.tombstone.incarnation < key.incarnation:
-            await self._settle(key, RecoveredGroup(key.group_id, tombstone=key))
-        await trio.lowlevel.checkpoint()
+            del self._logs[key.group_id]
+            self._listeners.pop(key.group_id, None)
+        await self._settle(key.group_id, bury)
 
-    async def _settle(self, key: GroupKey, outcome: RecoveredGroup) -> None:
-        """Make a group be what `outcome` says, as a write like any other."""
-        done = trio.Event()
+    async def _settle(self, group_id: GroupId, change: Callable[[MemoryGroup], MemoryGroup]) -> None:
+        """Make another of a group, as a write like any other: it is decided when all that was asked for before has happened."""
+        done, refusals = trio.Event(), list[RaftError]()
 
         def carry_out() -> None:
-            before = self._metal.groups.get(key.group_id)
-            if before is None or (before.record, before.tombstone) != (outcome.record, outcome.tombstone):
-                self._metal.groups[key.group_id] = MemoryGroup(outcome.record, outcome.tombstone)
-            self._recovered[key.group_id] = outcome
+            before = self._metal.groups.get(group_id)
+            try:
+                after = change(before or MemoryGroup())
+            except RaftError as error:
+                refusals.append(error)
+                return
+            self._metal.groups[group_id] = after
+            if after is not before or group_id not in self._recovered:
+                self._recovered[group_id] = after.recovered(group_id)
 
-        self._submit(_Write(key.group_id, carry_out, done=done))
+        self._submit(_Write(group_id, carry_out, done=done))
         await done.wait()
         if self._failure is not None:
             raise self._failure
+        if refusals:
+            raise refusals[0]
 
     def get_log_storage(self, group_id: GroupId) -> LogStorage:
         found = self._recovered.get(group_id)
-        if found is None or found.record is None:
+        group = self._metal.groups.get(group_id)
+        if found is None or found.record is None or group is None or group.record is None:
             raise GroupNotFoundError(f"group {group_id} is not in this storage")
         log = self._logs.get(group_id)
         if log is None:
-            log = self._logs[group_id] = _MemoryLog(self, found.record.key)
+            log = self._logs[group_id] = _MemoryLog(self, group, group.record)
         return log
 
     def next_sequence(self) -> int:
@@ -282,40 +304,72 @@ class MemoryStorage(MultiRaftStorage):
 @attrs.define(eq=False)
 class _MemoryLog(LogStorage):
     storage: MemoryStorage
-    key: GroupKey
+    group: MemoryGroup
+    """One life of it: another of the same key is another object."""
+    record: GroupRecord
     is_closed: bool = False
+    me: Member = attrs.field(init=False)
+    """With the newest number that was handed over."""
     _snapshots: MemorySnapshots = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._snapshots = MemorySnapshots(self.key, lambda: self.storage._group(self.key), self.storage._check_space)
+        self.me = self.record.me
+        self._snapshots = MemorySnapshots(self.key, self._find, self.storage._check_space)
+
+    @property
+    def key(self) -> GroupKey:
+        return self.record.key
 
     def attach(self, listener: WriteListener) -> None:
+        self._check_open()
         self.storage._attach(self.key.group_id, listener)
 
-    def write(self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None = None) -> None:
-        if self.is_closed:
-            raise InvariantError(f"a write of {self.key}, which was removed")
+    def write(
+        self,
+        sequence: int,
+        hard_state: HardState | None,
+        entries: Sequence[Entry],
+        install: InstallSnapshot | None = None,
+        me: Member | None = None,
+    ) -> None:
+        self._check_open()
+        if me is not None:
+            check_number(self.me, me)
         if not all(entry.record for entry in entries):
             raise InvariantError(f"an entry of {self.key} was handed to the log unsealed")
-        new = tuple(entries)
-        self._submit(lambda group: group.write(hard_state, new, install), sequence, sum(len(entry.record) for entry in new))
+        new, self.me = tuple(entries), me or self.me
+
+        def change(group: MemoryGroup) -> None:
+            group.write(hard_state, new, install)
+            if me is not None:
+                group.learn_number(me)
+
+        self._submit(change, sequence, sum(len(entry.record) for entry in new))
 
     def compact(self, compaction: Compaction) -> None:
-        if self.is_closed:
-            raise InvariantError(f"a compaction of {self.key}, which was removed")
+        self._check_open()
         self._submit(lambda group: group.compact(compaction))
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise InvariantError(f"a write of {self.key}, which was removed")
+
+    def _find(self) -> MemoryGroup:
+        """Raises once the group is no more, or another life of it is there."""
+        if self.is_closed or self.storage._group(self.key) is not self.group:
+            raise StorageError("removed", IN_MEMORY, f"group {self.key} was removed")
+        return self.group
 
     def _submit(self, change: Callable[[MemoryGroup], None], sequence: int | None = None, size: int = 0) -> None:
         def carry_out() -> None:
-            group = self.storage._metal.groups.get(self.key.group_id)
-            if group is not None and group.record is not None and group.record.key == self.key:
-                change(group)  # else it was removed while this was queued
+            if self.storage._metal.groups.get(self.key.group_id) is self.group:
+                change(self.group)  # else it was removed while this was queued
 
         self.storage._submit(_Write(self.key.group_id, carry_out, sequence, size))
 
     async def read(self, load: LoadEntries) -> tuple[Entry, ...]:
         await trio.lowlevel.checkpoint()
-        return self.storage._group(self.key).read(load)
+        return self._find().read(load)
 
     @property
     def snapshots(self) -> SnapshotStorage:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from .._types import EntryId, GroupId, GroupKey
+from .._types import NOTHING, EntryId, GroupId, GroupKey, Member
 from ..core import Compaction, Entry, HardState, InstallSnapshot, LoadEntries
 from ._contract import GroupRecord, RecoveredGroup
 from ._log_state import LogState
@@ -18,6 +18,8 @@ IN_MEMORY = "<memory>"
 class MemoryGroup:
     record: GroupRecord | None = None
     tombstone: GroupKey | None = None
+    barred: EntryId = NOTHING
+    """With a tombstone."""
     state: LogState = attrs.Factory(LogState)
     entries: list[Entry] = attrs.Factory(list)
     """Those behind ``state.terms.start``."""
@@ -32,6 +34,10 @@ class MemoryGroup:
         if entries:
             del self.entries[entries[0].index - self.state.terms.start.index - 1 :]
             self.entries += entries
+
+    def learn_number(self, me: Member) -> None:
+        if self.record is not None:
+            self.record = attrs.evolve(self.record, me=me, awaits_number=False)
 
     def compact(self, compaction: Compaction) -> None:
         before = self.state.terms.start.index
@@ -54,6 +60,6 @@ class MemoryGroup:
 
     def recovered(self, group_id: GroupId) -> RecoveredGroup:
         if self.record is None:
-            return RecoveredGroup(group_id, tombstone=self.tombstone)
+            return RecoveredGroup(group_id, tombstone=self.tombstone, barred=self.barred)
         size = sum(len(entry.payload) for entry in self.entries)
         return RecoveredGroup(group_id, self.record, self.state.durable(self.record.configuration, size))

@@ -77,7 +77,7 @@ class Mover:
         """Groups whose entries were moved, and the log does not say so yet."""
         self._in_flight_bytes = 0
         # Those of which the log has not even been told, and what it is to be told.
-        self._untold: list[tuple[GroupId, bytes]] = []
+        self._untold: list[tuple[Row, bytes]] = []
         self._untold_bytes = 0
         # The oldest file, what was carried out of it, and whose entries are still to be moved.
         self._file = self._carried = 0
@@ -166,7 +166,7 @@ class Mover:
             data = encode_carried(key, entries)
             self._carried += len(data)
             self.bytes_carried += len(data)
-            self._submit(key, data)
+            self._submit(row, data)
 
     async def _rest(self, row: Row, key: GroupKey, move: Move) -> None:
         """Copy entries into a file of the group's own."""
@@ -189,7 +189,7 @@ class Mover:
         finally:
             await writer.discard()  # noqa: ASYNC102  # it does its work when cancelled, too
         self.bytes_at_rest += header.size
-        self._submit(key, encode_at_rest(key, move.first, move.last, header.size, writer.runs))
+        self._submit(row, encode_at_rest(key, move.first, move.last, header.size, writer.runs))
 
     async def _read(self, row: Row, key: GroupKey, first: Index, last: Index) -> list[Entry]:
         """Read a piece; [] if the log does not have it in its files any more."""
@@ -204,18 +204,24 @@ class Mover:
                 raise
             return []
 
-    def _submit(self, key: GroupKey, data: bytes) -> None:
+    def _submit(self, row: Row, data: bytes) -> None:
         """Let the log say, soon, where the entries are now."""
         self._has_moved = True
-        self.in_flight.add(key.group_id)
+        self.in_flight.add(row.group_id)
         self._in_flight_bytes += len(data) + MARK_BYTES
-        self._untold.append((key.group_id, data))
+        self._untold.append((row, data))
         self._untold_bytes += len(data) + MARK_BYTES
 
     def _tell(self) -> None:
         untold, self._untold, self._untold_bytes = self._untold, [], 0
-        for group_id, data in untold:
-            self._committer.submit(group_id, data, mark=Mark(on_end=partial(self._land, group_id, len(data) + MARK_BYTES)))
+        for row, data in untold:
+            land = partial(self._land, row.group_id, len(data) + MARK_BYTES)
+            if self._is_current(row):
+                self._committer.submit(row.group_id, data, mark=Mark(on_end=land))
+            else:
+                # NB: the group may be there again, with the same key and a directory of its own. What is submitted before that is behind
+                # the tombstone of the former life at the latest, where it says nothing.
+                land()
 
     def _land(self, group_id: GroupId, size: int) -> None:
         """The log says where the entries are now; or their group, or the log, has failed."""

@@ -49,7 +49,7 @@ class NodeHome:
             self._is_in_use = False
             self.leave()
             if isinstance(error, OSError):
-                raise unusable(error.filename or self.base_dir, error) from error
+                raise unusable(error.filename or self.base_dir, error) from error  # noqa: ASYNC104  # what the system refused, said in our words
             raise
 
     async def take(self, node_id: NodeId, cluster_id: str) -> NodeFile | None:

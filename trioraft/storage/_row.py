@@ -14,12 +14,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import attrs
+
 from .._errors import GroupNotFoundError, StorageError
-from .._types import NOTHING, EntryId, GroupId, GroupKey, Index, Member, Term
+from .._types import NOTHING, EntryId, GroupId, GroupKey, Index, Member, NodeId, Term
 from ..core import Configuration, Durable, HardState, Terms
 from ._batch import BadBytesError
-from ._contract import GroupRecord, RecoveredGroup
+from ._contract import EVERY_NUMBER, GroupRecord, RecoveredGroup
 from ._extents import Extent, Extents
+
+
+class Tombstone(NamedTuple):
+    """What is left of a group that was removed. Greater is who bars more."""
+
+    key: GroupKey
+    barred: EntryId
+    """Replica numbers of that incarnation up to this never come again."""
 
 
 class AtRest(NamedTuple):
@@ -50,6 +60,7 @@ class Row:
         self.key = key
         """The group that lives here, or was removed; None: only damage is known of it."""
         self.me = me
+        """With the newest number; of a tombstone: with the highest one that is barred."""
         self.record = record
         """None: the group was removed, or is not known."""
         self.hard_state = HardState()
@@ -70,23 +81,23 @@ class Row:
         return cls(record.key.group_id, record.key, record.me, record)
 
     @classmethod
-    def removed(cls, key: GroupKey, me: Member) -> Row:
-        return cls(key.group_id, key, me)
+    def removed(cls, tombstone: Tombstone, node_id: NodeId) -> Row:
+        return cls(tombstone.key.group_id, tombstone.key, Member(node_id, tombstone.barred))
 
     @property
     def is_living(self) -> bool:
         return self.record is not None and self.failure is None
 
     @property
-    def tombstone(self) -> GroupKey | None:
-        return self.key if self.record is None else None
+    def tombstone(self) -> Tombstone | None:
+        return Tombstone(self.key, self._number) if self.record is None and self.key is not None else None
 
     def recovered(self) -> RecoveredGroup:
         """What the floors above see of it."""
         if self.failure is not None:
             return RecoveredGroup(self.group_id, self.record, failure=self.failure)
         if self.record is None:
-            return RecoveredGroup(self.group_id, tombstone=self.key)
+            return RecoveredGroup(self.group_id, tombstone=self.key, barred=self._number)
         return RecoveredGroup(self.group_id, self.record, self.durable())
 
     def durable(self) -> Durable:
@@ -105,20 +116,30 @@ class Row:
         if self.failure is None:
             self.failure = failure
 
-    def grave(self, key: GroupKey, seen: int = 0) -> GroupKey:
+    def grave(self, key: GroupKey, barred: EntryId | None, seen: Tombstone) -> Tombstone:
         """What the tombstone says, where `key` is to be removed. It bars whatever a damaged group may have been, as far as it is known.
 
         Args:
-            seen: the highest incarnation that anything readable names.
+            barred: what the caller wants barred, if anything.
+            seen: the newest life that anything names which can be read, also behind damage, and what was written for it.
 
         Raises:
             GroupNotFoundError: the group that lives here is another one.
         """
-        may_be_later = self.failure is not None
+        is_damaged = self.failure is not None
         own = 0 if self.key is None else self.key.incarnation
-        if self.record is not None and (key.incarnation < own or (key.incarnation > own and not may_be_later)):
+        if self.record is not None and (key.incarnation < own or (key.incarnation > own and not is_damaged)):
             raise GroupNotFoundError(f"group {key} is not here; {self.key} is")
-        return GroupKey(self.group_id, max(key.incarnation, own, seen)) if may_be_later else key
+        if is_damaged:
+            key = GroupKey(self.group_id, max(key.incarnation, own, seen.key.incarnation))
+        if barred is None:
+            barred = EVERY_NUMBER if is_damaged else NOTHING
+        known = self._number if self.key == key else NOTHING
+        return Tombstone(key, max(barred, known, seen.barred if seen.key == key else NOTHING))
+
+    def bars(self, key: GroupKey, barred: EntryId | None) -> bool:
+        """Whether it is a tombstone already, which says no less than this."""
+        return self.failure is None and self.tombstone is not None and self.tombstone >= Tombstone(key, barred or NOTHING)
 
     # -- effects ------------------------------------------------------------------------------------------------------------------
 
@@ -129,6 +150,13 @@ class Row:
         if hard_state.term == before.term and before.vote is not None and hard_state.vote != before.vote:
             raise BadBytesError(f"a second vote in term {before.term}")
         self.hard_state = hard_state
+
+    def learn_number(self, replica: EntryId) -> None:
+        """The replica is called by a new number from here on."""
+        if self.me is None or self.record is None or replica <= self.me.replica:
+            raise BadBytesError(f"the replica number of {self.me} becomes {replica}: it only rises")
+        self.me = Member(self.me.node_id, replica)
+        self.record = attrs.evolve(self.record, me=self.me, awaits_number=False)
 
     def append(self, first: Index, last: Index, term: Term, file: int, offset: int, length: int) -> bool:
         """The log goes on with entries of the same term as the last one. Does nothing, and returns False, if it is more than that."""
@@ -271,6 +299,10 @@ class Row:
         """What the entries take, roughly: of a file at rest that was cut, a part as large as the part of its entries."""
         rest = sum(each.size * (each.last - each.first + 1) // (each.last - each.origin + 1) for each in self.at_rest)
         return rest + (0 if self._extents is None else self._extents.bytes())
+
+    @property
+    def _number(self) -> EntryId:
+        return NOTHING if self.me is None else self.me.replica
 
     # -- parts of effects -----------------------------------------------------------------------------------------------------------
 

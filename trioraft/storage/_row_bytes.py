@@ -14,13 +14,12 @@ from ..core import Configuration, HardState, Terms, encode_configuration
 from ._batch import BadBytesError
 from ._configurations import Configurations
 from ._contract import GroupRecord
-from ._row import AtRest, Row
-from ._segment import decode_member, encode_member
+from ._row import AtRest, Row, Tombstone
+from ._segment import MEMBER_SIZE, decode_member, encode_member
 
-_LIVING: Final = struct.Struct("<IQQ QI Q QQ QQQ IIII")
-"""Member; term and vote; commit; snapshot as term and index; start as term and index, last index; bytes of the group's first configuration;
-counts of runs, of files at rest, of configurations."""
-_REMOVED_BYTES: Final = 20
+_LIVING: Final = struct.Struct("<IQQ I QI Q QQ QQQ IIII")
+"""Member; 1 if it awaits its number; term and vote; commit; snapshot as term and index; start as term and index, last index; bytes of the
+group's first configuration; counts of runs, of files at rest, of configurations."""
 _RUN: Final = struct.Struct("<QQ")
 _AT_REST: Final = struct.Struct("<QQQQ")
 """Origin, first, last, bytes of the file."""
@@ -52,6 +51,7 @@ def encode_row_content(row: Row, encoded: EncodedConfigurations) -> bytes:
             node_id,
             replica_term,
             replica_index,
+            record.awaits_number,
             state.term,
             state.vote or 0,
             row.commit,
@@ -85,18 +85,19 @@ def decode_row(key: GroupKey, content: bytes, configurations: Configurations) ->
     Raises:
         BadBytesError: it did not write these bytes.
     """
-    if len(content) == _REMOVED_BYTES:
-        return Row.removed(key, decode_member(content))
+    if len(content) == MEMBER_SIZE:
+        node_id, barred = decode_member(content)
+        return Row.removed(Tombstone(key, barred), node_id)
     reader = _Reader(content)
     fields = reader.take(_LIVING)
-    term, vote, commit = fields[3:6]
-    length, run_count, file_count, configuration_count = fields[11:]
-    me, first = decode_member(content[:_REMOVED_BYTES]), configurations.decode(reader.take_bytes(length))
-    row = Row.living(GroupRecord(key, me, first))
+    awaits_number, term, vote, commit = fields[3:7]
+    length, run_count, file_count, configuration_count = fields[12:]
+    me, first = decode_member(content[:MEMBER_SIZE]), configurations.decode(reader.take_bytes(length))
+    row = Row.living(GroupRecord(key, me, first, bool(awaits_number)))
     row.hard_state, row.commit = HardState(term, vote or None), commit
-    row.snapshot, start = EntryId(*fields[6:8]), EntryId(*fields[8:10])
+    row.snapshot, start = EntryId(*fields[7:9]), EntryId(*fields[9:11])
     try:
-        row.terms = Terms(start, [reader.take(_RUN) for _ in range(run_count)], fields[10])  # type: ignore[misc]  # a run is two numbers
+        row.terms = Terms(start, [reader.take(_RUN) for _ in range(run_count)], fields[11])  # type: ignore[misc]  # a run is two numbers
     except InvariantError as error:
         raise BadBytesError(str(error)) from None
     row.at_rest = tuple(AtRest._make(reader.take(_AT_REST)) for _ in range(file_count))
@@ -104,7 +105,7 @@ def decode_row(key: GroupKey, content: bytes, configurations: Configurations) ->
         (index, configurations.decode(reader.take_bytes(size)))
         for index, size in (reader.take(_CONFIGURATION) for _ in range(configuration_count))
     )
-    if reader.offset != len(content) or not _is_possible(row):
+    if reader.offset != len(content) or awaits_number > 1 or not _is_possible(row):
         raise BadBytesError(f"a row of {key} makes no sense")
     return row
 

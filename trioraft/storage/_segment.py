@@ -38,6 +38,9 @@ _VOTE: Final = struct.Struct("<QI")
 """Term, node voted for or 0."""
 _MEMBER: Final = struct.Struct("<IQQ")
 """Node id, replica number as term and index."""
+MEMBER_SIZE: Final = _MEMBER.size
+_GROUP: Final = struct.Struct("<IQQB")
+"""Member, 1 if it awaits its number; the configuration follows."""
 _ENTRY_ID: Final = struct.Struct("<QQ")
 """Term and index."""
 _COMPACTED: Final = struct.Struct("<QQQQQ")
@@ -60,7 +63,7 @@ class SegmentKind(IntEnum):
     GROUP = 3
     """A replica's birth certificate."""
     TOMBSTONE = 4
-    """The replica is gone, and everything before this of its group."""
+    """The replica is gone, and everything before this of its group; some of its numbers never come again."""
     COMPACTED = 5
     """The log was cut at its beginning."""
     INSTALLED = 6
@@ -73,6 +76,8 @@ class SegmentKind(IntEnum):
     """Part of a checkpoint: all that the files before this one say of a group."""
     END_OF_CHECKPOINT = 10
     """The checkpoint is complete. Of no group."""
+    NUMBER = 11
+    """The replica is called by a new number."""
 
 
 _KIND_MAX: Final = int(max(SegmentKind))
@@ -98,7 +103,13 @@ class EntriesHeader(NamedTuple):
 # --- what a group writes -----------------------------------------------------------------------------------------------------------
 
 
-def encode_write(key: GroupKey, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None = None) -> bytes:
+def encode_write(
+    key: GroupKey,
+    hard_state: HardState | None,
+    entries: Sequence[Entry],
+    install: InstallSnapshot | None = None,
+    me: Member | None = None,
+) -> bytes:
     """Build the segments of one write.
 
     Raises:
@@ -106,6 +117,8 @@ def encode_write(key: GroupKey, hard_state: HardState | None, entries: Sequence[
     """
     # NB: this runs for each write of each group; hence the short cuts.
     parts = [] if hard_state is None else [_segment(SegmentKind.VOTE, key, _VOTE.pack(hard_state.term, hard_state.vote or 0))]
+    if me is not None:
+        parts.append(_segment(SegmentKind.NUMBER, key, _ENTRY_ID.pack(*me.replica)))
     if install is not None:
         parts.append(_segment(SegmentKind.INSTALLED, key, _ENTRY_ID.pack(*install.at) + encode_configuration(install.configuration)))
     if entries:
@@ -158,11 +171,16 @@ def encode_compacted(key: GroupKey, compaction: Compaction) -> bytes:
 
 
 def encode_group(record: GroupRecord) -> bytes:
-    return _segment(SegmentKind.GROUP, record.key, encode_member(record.me) + encode_configuration(record.configuration))
+    head = _GROUP.pack(record.me.node_id, *record.me.replica, record.awaits_number)
+    return _segment(SegmentKind.GROUP, record.key, head + encode_configuration(record.configuration))
 
 
-def encode_tombstone(key: GroupKey, me: Member) -> bytes:
-    return _segment(SegmentKind.TOMBSTONE, key, encode_member(me))
+def encode_tombstone(key: GroupKey, barred: Member) -> bytes:
+    """
+    Args:
+        barred: this node, with the highest replica number that never comes again.
+    """
+    return _segment(SegmentKind.TOMBSTONE, key, encode_member(barred))
 
 
 # --- what the storage does with a group ----------------------------------------------------------------------------------------------
@@ -252,8 +270,15 @@ def decode_vote(content: bytes) -> HardState:
 
 
 def decode_group(key: GroupKey, content: bytes, configurations: Configurations) -> GroupRecord:
-    me = decode_member(content[: _MEMBER.size])
-    return GroupRecord(key, me, configurations.decode(content[_MEMBER.size :]))
+    node_id, term, index, awaits_number = _unpack(_GROUP, content[: _GROUP.size], "a group")
+    if awaits_number > 1:
+        raise BadBytesError("a group that neither awaits a number nor does not")
+    configuration = configurations.decode(content[_GROUP.size :])
+    return GroupRecord(key, Member(node_id, EntryId(term, index)), configuration, bool(awaits_number))
+
+
+def decode_number(content: bytes) -> EntryId:
+    return EntryId(*_unpack(_ENTRY_ID, content, "a replica number"))
 
 
 def decode_member(content: bytes) -> Member:

@@ -7,6 +7,10 @@ would read; a checkpoint is nothing but the table, written down.
 Segments of a group that is damaged are passed over, except the tombstone that heals it. So are those that come late, behind the tombstone
 of their replica. So are those of groups that are not known yet when
 the log begins with a file that has no checkpoint: the checkpoint of a later file says what became of them.
+
+A replica that joins a group may have the key of one that was removed here. The tombstone parts the two lives: nothing of the first is
+submitted once it is durable, and the second begins behind it. So each life has a row of its own, and whoever holds on to a row
+(`_group_log`, `_mover`) sees by its identity whether that life is still the present one.
 """
 
 from __future__ import annotations
@@ -15,18 +19,20 @@ import posixpath
 from collections.abc import Callable, Collection, Set as AbstractSet
 from typing import Final, NamedTuple
 
-from .._errors import CorruptLogError, StorageError
-from .._types import GroupId, GroupKey
+from .._errors import CorruptLogError, GroupExistsError, StorageError
+from .._types import NOTHING, EntryId, GroupId, GroupKey
 from ..core import EntryKind
 from ._batch import BadBytesError
 from ._configurations import Configurations
+from ._contract import GroupRecord
 from ._encoded_rows import EncodedRows
 from ._log_name import log_name
-from ._row import Row
+from ._row import Row, Tombstone
 from ._row_bytes import EncodedConfigurations, decode_row, encode_row_content
 from ._segment import (
     ENTRIES_HEADER_SIZE,
     ENTRIES_SEGMENT,
+    MEMBER_SIZE,
     OF_NO_GROUP,
     SEGMENT_HEADER_SIZE,
     SegmentKind,
@@ -38,6 +44,7 @@ from ._segment import (
     decode_group,
     decode_installed,
     decode_member,
+    decode_number,
     decode_segment_header,
     decode_vote,
 )
@@ -82,6 +89,8 @@ class Table:
         self._complete: set[int] = set()
         # The highest incarnation that any segment of a group names: the group may be damaged, and its beginning with it.
         self._seen: dict[GroupId, int] = {}
+        # The highest replica number that anything says of a life.
+        self._numbers: dict[GroupKey, EntryId] = {}
         # The groups that had entries in a file once. Only those that still have count.
         self._groups_in: dict[int, set[GroupId]] = {}
         # Rows of groups that are not known, until their checkpoint is known to be complete.
@@ -176,9 +185,14 @@ class Table:
             lost = f"how group {group_id} began is in no file, and in no checkpoint that counts"
             self.fail(row, self.damage or CorruptLogError(self.path_of(self.files[0]), 0, lost))
 
-    def highest_incarnation(self, group_id: GroupId) -> int:
-        """The highest that anything readable names; 0: none does."""
-        return self._seen.get(group_id, 0)
+    def seen(self, group_id: GroupId) -> Tombstone:
+        """The newest life of a group that anything readable names, and its highest number, also behind damage; zeros: none does."""
+        key = GroupKey(group_id, self._seen.get(group_id, 0))
+        return Tombstone(key, self._numbers.get(key, NOTHING))
+
+    def _note_number(self, key: GroupKey, replica: EntryId) -> None:
+        if replica > self._numbers.get(key, NOTHING):
+            self._numbers[key] = replica
 
     def _damage_some(self, group_ids: Collection[GroupId], file: int, offset: int, text: str) -> None:
         for group_id in group_ids:
@@ -286,8 +300,19 @@ class Table:
         if (row := self._still_living(key)) is not None:
             row.rest(first, last, size, runs)
 
+    def _apply_number(self, key: GroupKey, content: bytes) -> None:
+        replica = decode_number(content)
+        self._note_number(key, replica)
+        if (row := self._living(key)) is not None:
+            row.learn_number(replica)
+
     def _apply_tombstone(self, key: GroupKey, content: bytes) -> None:
-        self.rows[key.group_id] = removed = Row.removed(key, decode_member(content))
+        node_id, barred = decode_member(content)
+        row = self.rows.get(key.group_id)
+        self._note_number(key, barred)
+        if row is not None and row.failure is None and row.key == key and row.me is not None and barred < row.me.replica:
+            raise BadBytesError(f"a tombstone of {key} bars numbers up to {barred}, and there was {row.me}")
+        self.rows[key.group_id] = removed = Row.removed(Tombstone(key, barred), node_id)
         removed.healed = True
         self._failed.discard(key.group_id)
 
@@ -303,15 +328,15 @@ class Table:
     def _apply_group(self, key: GroupKey, content: bytes) -> None:
         record = decode_group(key, content, self.configurations)
         row = self.rows.get(key.group_id)
+        self._note_number(key, record.me.replica)
         if row is None:
             self.rows[key.group_id] = Row.living(record)
         elif row.failure is not None or row.record == record:
             return  # asked for twice, because the first time was cancelled
         elif row.record is not None:
             raise BadBytesError(f"group {key} was made twice")
-        elif row.key is not None and key.incarnation <= row.key.incarnation:
-            raise BadBytesError(f"group {key} was made although {row.key} had been removed")
         else:
+            _check_grave(row, record)
             # The tombstone stays known as far as damage goes: what came before it does not concern this replica.
             self.rows[key.group_id] = made = Row.living(record)
             made.healed = row.healed
@@ -321,7 +346,7 @@ class Table:
         row = self.rows.get(key[0])
         if row is None and self.skips_unknown:
             return None
-        if row is not None and (row.failure is not None or row.tombstone == key):
+        if row is not None and (row.failure is not None or (row.record is None and row.key == key)):
             return None
         if row is None or row.record is None or row.key != key:
             raise BadBytesError(f"a record of {key}, which does not exist at that point")
@@ -337,6 +362,8 @@ class Table:
     def _apply_row(self, key: GroupKey, content: bytes) -> None:
         self._rows_read += 1
         row = self.rows.get(key.group_id)
+        if row is None or row.failure is not None:
+            self._note_number(key, decode_member(content[:MEMBER_SIZE]).replica)
         if row is None:
             self._new_rows[key.group_id] = decode_row(key, content, self.configurations)
         elif row.failure is None and (row.key != key or encode_row_content(row, self._encoded) != content):
@@ -368,12 +395,21 @@ class Table:
         self._encoded.clear()
 
 
+def _check_grave(removed: Row, record: GroupRecord) -> None:
+    """Whether a replica may have been made where one was removed."""
+    try:
+        removed.recovered().is_made(record)
+    except GroupExistsError as error:
+        raise BadBytesError(f"group {record.key} was made although {removed.key} had been removed: {error}") from None
+
+
 _ENTRIES: Final = int(SegmentKind.ENTRIES)
 
 _EFFECTS: Final[dict[int, Callable[[Table, GroupKey, bytes], None]]] = {
     SegmentKind.VOTE: Table._apply_vote,
     SegmentKind.GROUP: Table._apply_group,
     SegmentKind.TOMBSTONE: Table._apply_tombstone,
+    SegmentKind.NUMBER: Table._apply_number,
     SegmentKind.COMPACTED: Table._apply_compacted,
     SegmentKind.INSTALLED: Table._apply_installed,
     SegmentKind.AT_REST: Table._apply_at_rest,

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from .._errors import GroupNotFoundError, InvariantError, StorageError
-from .._types import GroupId, GroupKey, Member, NodeId
+from .._types import EntryId, GroupId, GroupKey, Member, NodeId
 from ._batch import IDENTITY_BYTES
 from ._bounded_disk import BoundedDisk
 from ._cleaner import Cleaner
@@ -27,6 +27,7 @@ from ._log_reader import LogReader
 from ._node_file import NODE_FILE_NAME, NodeFile, write_node_file
 from ._node_home import NodeHome
 from ._recovery import Recovery, recover
+from ._row import Row, Tombstone
 from ._segment import encode_group, encode_tombstone
 from ._table import Table
 from ._whole_file import remove_leftovers
@@ -172,16 +173,16 @@ class WalStorage(MultiRaftStorage):
         group_id = record.key.group_id
         directories = self._group_directories()
         is_empty = False
-        while not is_empty or group_id in directories.leftovers:
-            await self._marks.wait_for_others(record)
+        while True:
+            await self._marks.wait_for_others(group_id, record)
             if self._is_made(record):
                 return
+            if is_empty and group_id not in directories.leftovers:
+                break
             # What an earlier replica left must not be taken for this one's.
             await directories.remove(group_id)
             is_empty = True
-        await self._marks.wait_for_others(record)
-        if not self._is_made(record):
-            await self._marks.write(self._opened(), record, encode_group(record))
+        await self._marks.write(self._opened(), record, encode_group(record))
 
     def _is_made(self, record: GroupRecord) -> bool:
         """Whether a group exists already, just so; raises if anything is in the way."""
@@ -190,23 +191,34 @@ class WalStorage(MultiRaftStorage):
         row = self._table.rows.get(record.key.group_id)
         return row is not None and row.recovered().is_made(record)
 
-    async def remove_group(self, key: GroupKey) -> None:
-        await self._marks.wait_for_others(key)
-        row = self._table.rows.get(key.group_id)
-        if row is not None and row.failure is None and row.tombstone is not None and row.tombstone.incarnation >= key.incarnation:
+    async def remove_group(self, key: GroupKey, barred: EntryId | None = None) -> None:
+        group_id = key.group_id
+        await self._marks.wait_for_others(group_id)
+        row = self._table.rows.get(group_id) or self._nobody(group_id)
+        if row.bars(key, barred):
             return
-        if row is not None:
-            key = row.grave(key, self._table.highest_incarnation(key.group_id))
-        log = self._logs.pop(key.group_id, None)
+        tombstone = row.grave(key, barred, self._seen(row))
+        log = self._logs.pop(group_id, None)
         if log is not None:
             log.is_closed = True
-        self._opened().detach(key.group_id)
-        me = row.me if row is not None and row.me is not None else Member(self._home.node_id)
-        await self._marks.write(self._opened(), key, encode_tombstone(key, me))
+        self._opened().detach(group_id)
+        await self._marks.write(self._opened(), tombstone, encode_tombstone(tombstone.key, Member(self._home.node_id, tombstone.barred)))
         try:
-            await self._group_directories().remove(key.group_id)
+            await self._group_directories().remove(group_id)
         except StorageError:
             pass  # it is tried again later; the group is gone all the same
+
+    def _nobody(self, group_id: GroupId) -> Row:
+        """A group of which nothing is known: unless it was in what cannot be read, it never was here."""
+        row = Row(group_id)
+        if self._table.damage is not None:
+            row.fail(self._table.damage)
+        return row
+
+    def _seen(self, row: Row) -> Tombstone:
+        """The newest life of a group that anything names, be it written or still on its way to the log."""
+        seen, log = self._table.seen(row.group_id), self._logs.get(row.group_id)
+        return seen if log is None or log.row is not row else max(seen, Tombstone(log.key, log.me.replica))
 
     def get_log_storage(self, group_id: GroupId) -> LogStorage:
         row = self._table.rows.get(group_id)
@@ -216,9 +228,9 @@ class WalStorage(MultiRaftStorage):
         if row is None or row.record is None or is_going:
             raise GroupNotFoundError(f"group {group_id} is not in this storage")
         log = self._logs.get(group_id)
-        if log is None or log.key != row.record.key:
+        if log is None or log.row is not row:
             directory = self._group_directories().of(row.record.key)
-            log = GroupLog(row.record.key, self._opened(), self._table, self._reader, directory, lambda: self._tidy(group_id))
+            log = GroupLog(row, row.record, self._opened(), self._table, self._reader, directory, lambda: self._tidy(group_id))
             self._logs[group_id] = log
         return log
 
@@ -283,7 +295,7 @@ class _Recovered(Mapping[GroupId, RecoveredGroup]):
 
     def __getitem__(self, group_id: GroupId) -> RecoveredGroup:
         row, tombstone = self._rows[group_id], self._marks.removal(group_id)
-        return row.recovered() if tombstone is None else RecoveredGroup(group_id, tombstone=tombstone)
+        return row.recovered() if tombstone is None else RecoveredGroup(group_id, tombstone=tombstone.key, barred=tombstone.barred)
 
     def __contains__(self, group_id: object) -> bool:
         return group_id in self._rows

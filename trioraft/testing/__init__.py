@@ -4,7 +4,7 @@ A program that embeds trioraft can run its own schedules with `Simulator`, and t
 
     python -m trioraft.testing.sim --seeds 2000
 
-And the conformance suite of the storage contract, for whoever brings a storage of their own: `StorageSuite`.
+And the conformance suites of two contracts, for whoever brings a storage or a transport of their own: `StorageSuite`, `TransportSuite`.
 """
 
 from ._all_checkers import Checkers as Checkers
@@ -17,4 +17,6 @@ from ._simulator import Simulator as Simulator
 from ._statistics import Statistics as Statistics
 from ._storage_suite import StorageSuite as StorageSuite
 from ._trace import Trace as Trace
+from ._transport_place import Endpoint as Endpoint
+from ._transport_suite import TransportSuite as TransportSuite
 from ._violation import PropertyViolation as PropertyViolation

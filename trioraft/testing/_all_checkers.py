@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from .._types import Millis
 from ..core import GroupConfig
 from ._checker import Checker, World
 from ._checkers import (
@@ -20,6 +21,8 @@ from ._checkers import (
     StateMachineSafety,
     VotesOnce,
 )
+from ._client_checkers import ExactlyOnce, LeaseIsBacked, PromisesAreKept, ReadsAreConfirmed
+from ._membership_checkers import ConfigurationsFollow, GoesByItsLog, MembersCount, OneChangeAtATime
 from ._snapshot_checkers import InstallsForward, LogIsBounded, ReadsWhatItHas, SnapshotSafety
 
 _Hook: TypeAlias = Callable[..., None]
@@ -28,7 +31,11 @@ _Hook: TypeAlias = Callable[..., None]
 class Checkers:
     """All checkers together; each attribute is the list of those that want to hear of it."""
 
-    def __init__(self, world: World, config: GroupConfig) -> None:
+    def __init__(self, world: World, config: GroupConfig, *, promised: Millis = 1000) -> None:
+        """
+        Args:
+            promised: for how long whoever confirms a leader is bound, by the fastest clock.
+        """
         self.agreement = CommitAgreement(world)
         self.elections = ElectionSafety()
         self.all: tuple[Checker, ...] = (
@@ -47,6 +54,13 @@ class Checkers:
             InstallsForward(self.agreement),
             ReadsWhatItHas(),
             LogIsBounded(config),
+            ConfigurationsFollow(self.agreement),
+            OneChangeAtATime(self.agreement),
+            MembersCount(),
+            GoesByItsLog(),
+            ExactlyOnce(),
+            ReadsAreConfirmed(),
+            *((LeaseIsBacked(world, promised), PromisesAreKept(world, self.elections, promised)) if config.lease_reads else ()),
         )
         self.started = self._hooks("started")
         self.writes = self._hooks("writes")
@@ -58,10 +72,14 @@ class Checkers:
         self.sends = self._hooks("sends")
         self.commits = self._hooks("commits")
         self.applies = self._hooks("applies")
+        self.takes_effect = self._hooks("takes_effect")
         self.saves = self._hooks("saves")
         self.restores = self._hooks("restores")
         self.reads = self._hooks("reads")
         self.acknowledges = self._hooks("acknowledges")
+        self.asks = self._hooks("asks")
+        self.tells = self._hooks("tells")
+        self.leases = self._hooks("leases")
 
     def _hooks(self, name: str) -> tuple[_Hook, ...]:
         default: Any = getattr(Checker, name)

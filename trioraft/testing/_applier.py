@@ -1,4 +1,4 @@
-"""The state machine of a simulated replica, in one life: its state is all that it was ever given.
+"""Takes what the core hands out to the machine of a simulated replica, in one life, with delays; and answers whoever waits for it.
 
 A machine in memory begins with the newest snapshot. A durable one begins with what it has stored by itself, now and then and as a
 whole; if the log does not reach back so far any more, with the snapshot too.
@@ -7,12 +7,14 @@ whole; if the log does not reach back so far any more, with the snapshot too.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from .._types import EntryId, Index, Term
+from .._types import EntryId, Index
 from ..core import Applied, Entry
-from ._clients import Operation
+from ..group._proposals import Proposals
+from ._checker import Who
+from ._machine import Result, SimulatedMachine
 from ._violation import PropertyViolation
 
 if TYPE_CHECKING:
@@ -22,45 +24,57 @@ _STORES = 0.6
 """How often a durable machine stores its state after it has applied something."""
 
 
+class Outcome(NamedTuple):
+    """What a proposal is answered with."""
+
+    who: Who
+    entry: Entry
+    result: Result
+
+
 class SimulatedApplier:
-    """Gives a machine what the core hands out, with delays; answers the clients."""
+    """Gives a machine what the core hands out."""
 
     def __init__(self, replica: SimulatedReplica) -> None:
         self._replica = replica
         self._disk = replica.disk
         self.is_durable = replica.node.simulator.schedule.has_durable_machine
-        self.history: list[Entry] = self._find_start()
-        """The machine's state."""
+        self.machine = self._find_start()
+        self.proposals = Proposals()
+        """Whose commands are in the log: the real ones."""
         self._queue: deque[Entry] = deque()
+        self._readers: list[tuple[Index, Callable[[], None]]] = []
         self._restore: EntryId | None = None
         self._is_busy = False
-        self._proposed: dict[Index, tuple[Term, Operation]] = {}
 
-    def _find_start(self) -> list[Entry]:
+    def _find_start(self) -> SimulatedMachine:
         disk, simulator = self._disk, self._replica.node.simulator
         if self.is_durable and len(disk.machine) >= disk.log.start.index and disk.machine:
-            return list(disk.machine)
+            return SimulatedMachine.replayed(disk.machine)
         if not disk.snapshot.index:
-            return []
+            return SimulatedMachine()
         if disk.snapshot not in disk.files:
             raise PropertyViolation("snapshot-lost", f"{self._replica.who} starts with {disk.snapshot}, which is not on its disk")
         simulator.counts["restarts"] += 1
-        history = list(disk.files[disk.snapshot].history)
+        machine = SimulatedMachine.restored(disk.files[disk.snapshot])
         if self.is_durable:
-            disk.machine = list(history)
-        return history
+            disk.machine = list(machine.history)
+        return machine
 
     @property
     def index(self) -> Index:
-        return len(self.history)
+        return len(self.machine.history)
 
     @property
     def is_restoring(self) -> bool:
         return self._restore is not None
 
-    def expect(self, at: EntryId, operation: Operation) -> None:
-        """A client's command is in the log: answer when it is applied."""
-        self._proposed[at.index] = (at.term, operation)
+    def when_applied(self, index: Index, call: Callable[[], None]) -> None:
+        """Call once everything up to `index` is applied: now, if it is."""
+        if self.index >= index and not self.is_restoring:
+            call()
+        else:
+            self._readers.append((index, call))
 
     def restore(self, at: EntryId) -> None:
         """Replace the state by a snapshot; what waits is in it."""
@@ -99,6 +113,13 @@ class SimulatedApplier:
         self._apply()
         replica.put(Applied(self.index))
         replica.snapshots.consider()
+        if self._readers:
+            self._answer_readers()
+
+    def _answer_readers(self) -> None:
+        waiting, self._readers = self._readers, []
+        for index, call in waiting:
+            self.when_applied(index, call)
 
     def _replace(self) -> None:
         at, self._restore = self._restore, None
@@ -109,32 +130,24 @@ class SimulatedApplier:
         for check in replica.node.simulator.checkers.restores:
             check(replica.who, snapshot, disk)
         replica.node.simulator.note("restored", replica.who, snapshot)
-        self.history = list(snapshot.history)
+        self.machine = SimulatedMachine.restored(snapshot)
+        self.proposals.abandon_to(snapshot.at.index, "a snapshot took their place")
         if self.is_durable:
-            disk.machine = list(self.history)
+            disk.machine = list(self.machine.history)
 
     def _apply(self) -> None:
-        checks, disk, who = self._replica.node.simulator.checkers.applies, self._disk, self._replica.who
+        checkers, disk, who, machine = self._replica.node.simulator.checkers, self._disk, self._replica.who, self.machine
         while self._queue:
             entry = self._queue.popleft()
-            for check in checks:
+            for check in checkers.applies:
                 check(who, entry, disk)
-            self.history.append(entry)
-            if self._proposed:
-                self._answer(entry)
+            result = machine.apply(entry)
+            for check in checkers.takes_effect:
+                check(who, entry, machine)
+            if self.proposals:
+                self._answer(entry, result)
         if self.is_durable and self._replica.node.simulator.random.random() < _STORES:
-            disk.machine += self.history[len(disk.machine) :]
+            disk.machine += machine.history[len(disk.machine) :]
 
-    def _answer(self, entry: Entry) -> None:
-        proposed = self._proposed.pop(entry.index, None)
-        if proposed is None:
-            return
-        term, operation = proposed
-        if term != entry.term:
-            operation.dropped()
-            return
-        simulator = self._replica.node.simulator
-        for check in simulator.checkers.acknowledges:
-            check(self._replica.who, entry)
-        operation.acknowledged(entry)
-        simulator.note("ack", self._replica.who, operation, entry)
+    def _answer(self, entry: Entry, result: Result) -> None:
+        self.proposals.answer(entry.index, entry.term, Outcome(self._replica.who, entry, result), result[1])

@@ -6,15 +6,16 @@ what is committed, applied and acknowledged. So it cannot share a mistake with t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple, NoReturn
 
 import attrs
 
-from .._types import NOTHING, EntryId, GroupId, Index, Member, NodeId, Term
+from .._types import NOTHING, EntryId, GroupId, Index, Member, Millis, NodeId, Term
 from ..core import Compaction, Configuration, Entry, HardState, InstallSnapshot, LoadEntries, Message
-from ._disk import GroupDisk, Snapshot
+from ._disk import GroupDisk
 from ._log_window import LogWindow
+from ._machine import SimulatedMachine, Snapshot
 from ._violation import PropertyViolation
 
 
@@ -25,6 +26,9 @@ class Who(NamedTuple):
     group: GroupId
     life: int
     replica: EntryId = NOTHING
+    """Its number when this life began."""
+    disk: int = 0
+    """`GroupDisk.number`: a node may begin anew within one life."""
 
     def __str__(self) -> str:
         return f"{Member(self.node, self.replica)}/g{self.group} (life {self.life})"
@@ -36,6 +40,8 @@ class World:
 
     configurations: Mapping[GroupId, Configuration]
     disks: Mapping[tuple[GroupId, NodeId], GroupDisk]
+    now: Callable[[], Millis] = lambda: 0
+    """Simulated time."""
 
     def is_on_majority(self, group: GroupId, entry: Entry, configuration: Configuration) -> bool:
         """Tell whether the entry is on the disks of a majority of each half of the voters, or in what they have a snapshot of."""
@@ -45,7 +51,7 @@ class World:
 
     def _holds(self, group: GroupId, member: Member, entry: Entry) -> bool:
         disk = self.disks.get((group, member.node_id))
-        return disk is not None and disk.me == member and disk.log.holds(entry)
+        return disk is not None and member.replica in disk.numbers and disk.log.holds(entry)
 
 
 class Checker:
@@ -92,6 +98,9 @@ class Checker:
     def applies(self, who: Who, entry: Entry, disk: GroupDisk) -> None:
         """A replica is given an entry to apply."""
 
+    def takes_effect(self, who: Who, entry: Entry, machine: SimulatedMachine) -> None:
+        """A replica's machine has applied an entry."""
+
     def saves(self, who: Who, snapshot: Snapshot, disk: GroupDisk) -> None:
         """A snapshot is on the replica's disk, taken there or received."""
 
@@ -103,3 +112,15 @@ class Checker:
 
     def acknowledges(self, who: Who, entry: Entry) -> None:
         """A client is told that its command, which is `entry`, is done."""
+
+    def asks(self, who: Who, question: object) -> None:
+        """A replica is asked from which index on a state shows everything acknowledged by now."""
+
+    def tells(self, who: Who, question: object, index: Index, term: Term, in_force: Sequence[Configuration]) -> None:
+        """A replica that has led in `term`, and may have been deposed since, answers that.
+
+        `in_force` are the configurations that it went by since it was looked at last.
+        """
+
+    def leases(self, who: Who, term: Term, configuration: Configuration) -> None:
+        """A replica that leads in `term` answers a read by its lease."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from .._types import GroupId, Index, Member, NodeId, Term
+from .._types import GroupId, Index, NodeId, Term
 from ..core import (
     AppendEntries,
     AppendEntriesReply,
@@ -19,10 +19,12 @@ from ..core import (
     decode_configuration,
 )
 from ._checker import Checker, Who, World
-from ._disk import GroupDisk, Snapshot
+from ._disk import GroupDisk
 from ._log_window import LogWindow
+from ._machine import Snapshot
 
-_Place: TypeAlias = tuple[GroupId, Member]
+_Place: TypeAlias = tuple[GroupId, NodeId, int]
+"""What is on one disk for as long as it is kept, whatever the replica's number."""
 
 
 class ElectionSafety(Checker):
@@ -106,7 +108,8 @@ class CommitAgreement(Checker):
         """The term of the replica that was first to commit it, entry by entry."""
         self.committed_by: dict[GroupId, list[Sequence[Configuration]]] = {group: [] for group in world.configurations}
         """The configurations that one of has held it then, entry by entry."""
-        self._configurations = {group: [(0, first)] for group, first in world.configurations.items()}
+        self.configurations = {group: [(0, first)] for group, first in world.configurations.items()}
+        """The committed ones, each with the index of its entry."""
         self._last: dict[Who, Index] = {}
 
     def commits(self, who: Who, commit: Index, log: LogWindow, term: Term, leads: bool, in_force: Sequence[Configuration]) -> None:
@@ -134,7 +137,7 @@ class CommitAgreement(Checker):
         self.committed_in[who.group].append(term)
         self.committed_by[who.group].append(in_force)
         if entry.kind is EntryKind.CONFIGURATION:
-            self._configurations[who.group].append((entry.index, decode_configuration(entry.payload)))
+            self.configurations[who.group].append((entry.index, decode_configuration(entry.payload)))
 
     def is_committed(self, group: GroupId, history: Sequence[Entry]) -> bool:
         """Whether these are the first entries that were committed."""
@@ -147,7 +150,7 @@ class CommitAgreement(Checker):
 
     def configuration_at(self, group: GroupId, index: Index) -> Configuration:
         """The configuration in force at a committed index."""
-        return next(configuration for at, configuration in reversed(self._configurations[group]) if at <= index)
+        return next(configuration for at, configuration in reversed(self.configurations[group]) if at <= index)
 
 
 class CommitOwnTerm(Checker):
@@ -307,18 +310,18 @@ class VotesOnce(Checker):
             self.fail(f"{who} writes {entries[-1]}, a higher term than its own, {self._handed_out.get(who)}")
 
     def synced(self, who: Who, disk: GroupDisk) -> None:
-        place = (who.group, Member(who.node, who.replica))
+        place = (who.group, who.node, disk.number)
         self._check_step(who, self._durable.get(place, HardState()), disk.hard_state)
         self._durable[place] = disk.hard_state
 
     def sends(self, who: Who, message: Message, disk: GroupDisk) -> None:
         if type(message) is RequestVote:
-            self._grant(who, message.term, who.node)
+            self._grant(who, message.term, who.node, disk)
         elif type(message) is RequestVoteReply and message.granted:
-            self._grant(who, message.term, message.target.node_id)
+            self._grant(who, message.term, message.target.node_id, disk)
 
-    def _grant(self, who: Who, term: Term, candidate: NodeId) -> None:
-        place = (who.group, Member(who.node, who.replica))
+    def _grant(self, who: Who, term: Term, candidate: NodeId, disk: GroupDisk) -> None:
+        place = (who.group, who.node, disk.number)
         other = self._granted.setdefault((place, term), candidate)
         if other != candidate:
             self.fail(f"{who} votes for n{candidate} in term {term}, in which it voted for n{other}")

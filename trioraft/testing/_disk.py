@@ -24,19 +24,10 @@ from .._errors import InvariantError
 from .._types import NOTHING, EntryId, GroupId, Index, Member, Millis
 from ..core import Compaction, Configuration, Durable, Entry, HardState, InstallSnapshot, LoadEntries
 from ._log_window import LogWindow
+from ._machine import Snapshot
 
 NOBODY = Member(0)
-
-
-class Snapshot(NamedTuple):
-    """A snapshot's file. The state of a simulated machine is all that it was ever given, so one can see whether it is right."""
-
-    at: EntryId
-    configuration: Configuration
-    history: tuple[Entry, ...]
-
-    def __str__(self) -> str:
-        return f"{self.at} {self.configuration}"
+_NOBODY_YET = Configuration(())
 
 
 class Write(NamedTuple):
@@ -49,6 +40,7 @@ class Write(NamedTuple):
     entries: Sequence[Entry] = ()
     install: InstallSnapshot | None = None
     compaction: Compaction | None = None
+    me: Member | None = None
 
 
 @attrs.define(eq=False)
@@ -65,6 +57,17 @@ class GroupDisk:
     machine: list[Entry] = attrs.field(factory=list)
     """What a machine has stored by itself."""
     me: Member = NOBODY
+    first: Configuration = _NOBODY_YET
+    """The group's first configuration; nobody in it if this replica joined."""
+    awaits_number: bool = False
+    """It joined, and has not learned its number, which will be higher than that in `me`."""
+    numbers: set[EntryId] = attrs.field(factory=set)
+    """All that it has ever had. What was promised under any of them is kept here."""
+    number: int = 0
+    """Tells this disk from those that the node had before, which are gone with all that they held."""
+
+    def __attrs_post_init__(self) -> None:
+        self.numbers.add(self.me.replica)
 
     def write(self, write: Write) -> None:
         """Make one write durable.
@@ -74,6 +77,9 @@ class GroupDisk:
         """
         if write.hard_state is not None:
             self.hard_state = write.hard_state
+        if write.me is not None:
+            self.me, self.awaits_number = write.me, False
+            self.numbers.add(write.me.replica)
         if write.install is not None:
             self._refer_to(write.install.at)
             self.log.install(write.install.at, write.install.configuration)
@@ -151,6 +157,9 @@ class SimulatedDisk:
         self._random = generator
         self._synced, self._told = synced, told
         self.groups: dict[GroupId, GroupDisk] = {}
+        self.barred: dict[GroupId, EntryId] = {}
+        """Replica numbers that were removed here: none up to this comes again."""
+        self._created = 0
         self.sync_ms: tuple[Millis, Millis] = (1, 3)
         """Range of the time that one sync takes."""
         self.is_full = False
@@ -164,15 +173,22 @@ class SimulatedDisk:
     def group(self, group: GroupId) -> GroupDisk:
         return self.groups.setdefault(group, GroupDisk())
 
-    def create(self, group: GroupId, me: Member, configuration: Configuration) -> GroupDisk:
+    def create(self, group: GroupId, me: Member, configuration: Configuration, *, awaits_number: bool = False) -> GroupDisk:
         """Make a new replica's place. What an older one has left is gone, and its writes with it."""
         self.remove(group)
-        disk = self.groups[group] = GroupDisk(log=LogWindow(configurations=[(0, configuration)]), me=me)
+        self._created += 1
+        log = LogWindow(configurations=[(0, configuration)])
+        # Whatever lives the members have now, all of them were there when the group began.
+        first = attrs.evolve(configuration, replicas={})
+        disk = GroupDisk(log=log, me=me, first=first, awaits_number=awaits_number, number=self._created)
+        self.groups[group] = disk
         return disk
 
     def remove(self, group: GroupId) -> None:
-        """Forget a replica."""
-        self.groups.pop(group, None)
+        """Forget a replica, but for its number."""
+        removed = self.groups.pop(group, None)
+        if removed is not None:
+            self.barred[group] = max(self.barred.get(group, NOTHING), removed.me.replica)
         self._queue = [write for write in self._queue if write.group != group]
         self._batch = [write for write in self._batch if write.group != group]
 

@@ -29,11 +29,13 @@ from ._network import Weather
 
 if TYPE_CHECKING:
     from ._node import SimulatedNode
+    from ._replica import SimulatedReplica
     from ._simulator import Simulator
 
 _MOMENTS = ("now", "now", "taken", "written", "sent", "synced")
 STRANGER: NodeId = 99
 """A node that belongs to no group."""
+_BEFORE_ALL = EntryId(-1, 0)
 
 
 def crash(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
@@ -172,6 +174,22 @@ def slow_link(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
         sim.while_faulty(lasts, sim.network.link_weather.pop, (one, other), None)
 
 
+def late_answers(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
+    """Whatever a leader hears comes late, and it is asked all the while."""
+    group = draw.choice(sorted(sim.configurations))
+    leader = sim.leader(group)
+    if leader is None:
+        return
+    low, until = draw.randint(100, 500), sim.now + max(lasts, 2000)
+    for other in _others(sim, leader.node.id):
+        sim.network.link_weather[other, leader.node.id] = Weather(delay=(low, low + 50))
+        sim.while_faulty(until - sim.now, sim.network.link_weather.pop, (other, leader.node.id), None)
+    level = "lease" if sim.schedule.config.lease_reads else "linearizable"
+    sim.clients.believe(group, leader.node.id)
+    for at in range(0, until - sim.now, draw.randint(10, 80)):
+        sim.while_faulty(at, sim.clients.read, group, level)
+
+
 def slow_disk(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
     """A node's syncs take up to 900 ms."""
     node = draw.choice(sim.all_nodes)
@@ -204,7 +222,9 @@ def absence(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
 
 
 def fork(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
-    """A leader is cut off with commands that only it has; it dies, and comes back to a group that has gone on without them."""
+    """A leader is cut off with commands, and a change of members maybe, that only it has; it dies, and comes back to a group that has
+    gone on without them.
+    """
     group = draw.choice(sorted(sim.configurations))
     leader = sim.leader(group)
     if leader is None:
@@ -214,6 +234,8 @@ def fork(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
     sim.clients.believe(group, node.id)
     for _ in range(draw.randint(1, 20)):
         sim.clients.issue(group, draw.randint(8, 60))
+    if sim.schedule.changes:
+        sim.operator.change(group, draw)
     for at in (draw.randint(20, 1000), lasts + draw.randint(0, 1500)):
         sim.while_faulty(at, node.crash)
         sim.while_faulty(at + draw.randint(1, 300), node.start)
@@ -266,6 +288,25 @@ def replay(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
     sim.note("replay", f"{count} packets")
 
 
+def revenants(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
+    """Over and over, what nodes said before they were removed for good arrives once more; they may have been added again."""
+
+    def is_of_former_life(packet: object) -> bool:
+        if not isinstance(packet, tuple) or not isinstance(packet[1], AppendEntriesReply | RequestVoteReply | HeartbeatReply):
+            return False
+        source = packet[1].source
+        return source.replica <= sim.nodes[source.node_id].disk.barred.get(packet[0], _BEFORE_ALL)
+
+    until = sim.now + 3 * lasts
+
+    def repeat() -> None:
+        if sim.now < until:
+            sim.network.replay(10, 100, is_of_former_life)
+            sim.while_faulty(draw.randint(20, 200), repeat)
+
+    repeat()
+
+
 def ghosts(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
     """Messages that must not count: of former lives of members, to former lives, and of strangers."""
     for group, configuration in sim.configurations.items():
@@ -278,12 +319,24 @@ def ghosts(sim: Simulator, draw: random.Random, lasts: Millis) -> None:
                 if other != node.id and configuration.member(other).replica.index:
                     for message in _forged(Member(other), replica.me, term, last + draw.randint(0, 3)):
                         sim.deliver_forged(group, message, draw.randint(0, lasts))
+            for former in _former_lives(sim, replica):
+                for message in _forged(former, replica.me, term, last - draw.randint(0, 2)):
+                    sim.deliver_forged(group, message, draw.randint(0, lasts))
             for message in _forged(Member(STRANGER), replica.me, term, last)[:3]:
                 sim.deliver_forged(group, message, draw.randint(0, lasts))
             if replica.me.replica.index:
                 source = configuration.member(draw.choice(configuration.members()))
                 for message in _forged(source, Member(node.id), term, last):
                     sim.deliver_forged(group, message, draw.randint(0, lasts))
+
+
+def _former_lives(sim: Simulator, replica: SimulatedReplica) -> list[Member]:
+    """Who was removed for good and is a member again, as this replica knows for sure."""
+    configuration, group = replica.log.configurations[-1][1], replica.group
+    if configuration.index > replica.raft.commit_index:
+        return []
+    barred = {other: sim.nodes[other].disk.barred.get(group) for other in configuration.members() if other != replica.node.id}
+    return [Member(other, number) for other, number in barred.items() if number is not None and number < configuration.replicas[other]]
 
 
 def _forged(source: Member, target: Member, term: int, match: int) -> list[Message]:
@@ -303,6 +356,6 @@ FAULTS: dict[str, Callable[[Simulator, random.Random, Millis], None]] = {
     function.__name__: function
     for function in (
         crash, crash_leader, churn, crash_all, crash_in_recovery, pause, cut, one_way_cut, isolate, deaf, mute, partition, bridge, storm,
-        slow_link, slow_disk, stuck_disk, full_disk, slow_apply, replay, ghosts, absence, slow_reads, fork, seesaw,
+        slow_link, late_answers, slow_disk, stuck_disk, full_disk, slow_apply, replay, revenants, ghosts, absence, slow_reads, fork, seesaw,
     )
 }  # fmt: skip

@@ -94,10 +94,11 @@ class SimulatedNetwork:
         self.weather = CALM
         self.drops = None
 
-    def replay(self, count: int, delay_max: Millis) -> int:
-        """Send up to `count` old packets once more, whoever sent them and however long ago; tell how many."""
-        count = min(count, len(self._history))
-        for place in sorted(self._random.sample(range(len(self._history)), count)):
-            source, target, packet = self._history[place]
+    def replay(self, count: int, delay_max: Millis, wanted: Callable[[object], bool] = lambda _packet: True) -> int:
+        """Send up to `count` old packets of those `wanted` once more, whoever sent them and however long ago; tell how many."""
+        old = [sent for sent in self._history if wanted(sent[2])]
+        count = min(count, len(old))
+        for place in sorted(self._random.sample(range(len(old)), count)):
+            source, target, packet = old[place]
             self._scheduler.call_in(self._random.randint(0, delay_max), self._deliver, source, target, packet)
         return count

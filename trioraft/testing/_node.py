@@ -11,15 +11,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from .._errors import NotLeaderError
-from .._types import NEVER, GroupId, GroupKey, Member, Millis, NodeId
-from ..core import Attach, AttachRefused, Detach, DiskSpace, Message, PeerDown, PeerUp, Persisted, Unreachable
+from .._errors import NotLeaderError, RaftError
+from .._types import NEVER, NOTHING, GroupId, GroupKey, Member, Millis, NodeId
+from ..core import (
+    Attach,
+    AttachRefused,
+    Configuration,
+    Detach,
+    DiskSpace,
+    EntryKind,
+    Message,
+    PeerDown,
+    PeerUp,
+    Persisted,
+    Propose,
+    Unreachable,
+)
 from ..manager._pulse import PulseLink
 from ..wire import Pulse, PulseKind, PulseLine
-from ._clients import Operation
+from ._applier import Outcome
 from ._disk import GroupDisk, SimulatedDisk, Write
+from ._reader import Asker, IndexAsked, IndexTold
 from ._replica import SimulatedReplica
 from ._snapshots import Stream, StreamEnd
 
@@ -33,8 +47,25 @@ _KINDS: dict[type[Attach | Detach | AttachRefused], PulseKind] = {
 }
 _MESSAGES = {kind: message for message, kind in _KINDS.items()}
 
-Packet: TypeAlias = "Pulse | tuple[GroupId, Message | Stream | StreamEnd]"
-"""What the network carries: a pulse, or a message of a group, or a snapshot."""
+_Said: TypeAlias = Message | Stream | StreamEnd | IndexAsked | IndexTold
+Packet: TypeAlias = "Pulse | tuple[GroupId, _Said]"
+"""What the network carries: a pulse, or a message of a group, or a snapshot, or what somebody asks a leader on behalf of a reader."""
+
+
+class Proposal(Protocol):
+    """What a client proposes, and is answered to."""
+
+    @property
+    def payload(self) -> bytes: ...
+
+    @property
+    def kind(self) -> EntryKind: ...
+
+    def accepted(self) -> None: ...
+
+    def succeed(self, outcome: Outcome) -> None: ...
+
+    def fail(self, error: RaftError) -> None: ...
 
 
 class SimulatedNode:
@@ -114,19 +145,20 @@ class SimulatedNode:
         if self.disk.is_full:
             self.replicas[group].put(DiskSpace(False))
 
-    def join(self, group: GroupId, me: Member) -> None:
-        """A new replica begins here, with nothing; an older one is gone."""
-        held = self.disk.groups.get(group)
-        if held is not None and held.me.replica >= me.replica:
+    def join(self, group: GroupId) -> None:
+        """A replica begins here, if there is none, and learns everything from whoever leads."""
+        if group in self.disk.groups:
             return
-        self.leave(group)
+        me = Member(self.id, self.disk.barred.get(group, NOTHING))
         self.simulator.note("join", f"{me}/g{group}")
-        self.simulator.disks[group, self.id] = self.disk.create(group, me, self.simulator.configurations[group])
+        self.simulator.disks[group, self.id] = self.disk.create(group, me, Configuration(()), awaits_number=True)
         if self.is_up:
             self._open(group)
 
     def leave(self, group: GroupId) -> None:
-        """The replica of a group is removed here, with all that it had."""
+        """The replica of a group is removed here, with all that it had; its number never comes again."""
+        if group in self.disk.groups:
+            self.simulator.note("leave", f"n{self.id}/g{group}")
         self.replicas.pop(group, None)
         for link in self._links.values():
             link.leave(GroupKey(group))
@@ -227,9 +259,11 @@ class SimulatedNode:
 
     # --- messages ---------------------------------------------------------------------------------------------------------------------
 
-    def send(self, group: GroupId, message: Message | Stream | StreamEnd) -> None:
+    def send(self, group: GroupId, message: _Said) -> None:
         if isinstance(message, Stream):
             target = message.message.target.node_id
+        elif isinstance(message, IndexAsked | IndexTold):
+            target = message.target
         else:
             target = (message.sender if isinstance(message, StreamEnd) else message.target).node_id
         sent = self.simulator.network.send(self.id, target, (group, message))
@@ -268,19 +302,34 @@ class SimulatedNode:
                 replica.snapshots.receive(message)
             elif isinstance(message, StreamEnd):
                 replica.snapshots.ended(message)
+            elif isinstance(message, IndexAsked):
+                replica.reader.asked(message)
+            elif isinstance(message, IndexTold):
+                replica.reader.told(message)
             else:
                 replica.put(message)
 
-    def propose(self, operation: Operation) -> None:
+    def propose(self, group: GroupId, token: Proposal) -> None:
         """A client's command arrives."""
-        self.when_running(self._propose, operation)
+        self.when_running(self._propose, group, token)
 
-    def _propose(self, operation: Operation) -> None:
-        replica = self.replicas.get(operation.group)
+    def _propose(self, group: GroupId, token: Proposal) -> None:
+        replica = self.replicas.get(group)
         if replica is None:
-            self.simulator.clients.refused(operation, NotLeaderError(None))
+            token.fail(NotLeaderError(None))
         else:
-            replica.propose(operation)
+            replica.request(Propose(token, token.payload, token.kind))
+
+    def read(self, group: GroupId, asker: Asker) -> None:
+        """A client's read arrives."""
+        self.when_running(self._read, group, asker)
+
+    def _read(self, group: GroupId, asker: Asker) -> None:
+        replica = self.replicas.get(group)
+        if replica is None:
+            asker.fail(NotLeaderError(None))
+        else:
+            replica.reader.read(asker)
 
     # --- the pulse --------------------------------------------------------------------------------------------------------------------
 

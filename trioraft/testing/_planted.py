@@ -34,52 +34,9 @@ from ..core._applying import Applying
 from ..core._log import Log
 from ..core._quorum import joint_index
 from ..core._replica import Replica
+from ._client_plants import CLIENT_PLANTS
 from ._log_window import LogWindow
-
-
-@attrs.frozen
-class Plant:
-    """A bug that can be planted."""
-
-    why: str
-    """The schedule that it lets through."""
-    within: int
-    """Seeds from 0 on within which the simulator finds it; 0: it takes a story that hardly any seed tells, so one is told on purpose."""
-    owner: Any
-    """The class or module that is changed."""
-    attribute: str
-    wrap: Callable[[Any], Any]
-    """Called with the original; returns what replaces it."""
-    operations: int = 20
-    """Client operations of such a seed."""
-
-
-def _on_step(change: Callable[[Raft, Any], Event | None]) -> tuple[Any, str, Callable[[Any], Any]]:
-    """Replace each event by another, or by none, before it is stepped."""
-
-    def wrap(original: Callable[[Raft, Event, Millis], None]) -> Callable[[Raft, Event, Millis], None]:
-        def step(self: Raft, event: Event, now: Millis) -> None:
-            changed = change(self, event)
-            if changed is not None:
-                original(self, changed, now)
-
-        return step
-
-    return Raft, "step", wrap
-
-
-def _on_ready(change: Callable[[Raft, Ready], None]) -> tuple[Any, str, Callable[[Any], Any]]:
-    """Change each Ready after it was taken."""
-
-    def wrap(original: Callable[[Raft, int], Ready]) -> Callable[[Raft, int], Ready]:
-        def take_ready(self: Raft, sequence: int) -> Ready:
-            ready = original(self, sequence)
-            change(self, ready)
-            return ready
-
-        return take_ready
-
-    return Raft, "take_ready", wrap
+from ._plant import Plant, on_ready, on_step
 
 
 def _on_start(change: Callable[[Durable], Durable]) -> tuple[Any, str, Callable[[Any], Any]]:
@@ -101,7 +58,7 @@ def _send_at_once(kind: type[Any]) -> tuple[Any, str, Callable[[Any], Any]]:
             ready.after_write = tuple(message for message in ready.after_write if type(message) is not kind)
             ready.messages += early
 
-    return _on_ready(change)
+    return on_ready(change)
 
 
 def _forget_log_check(_raft: Raft, event: Event) -> Event:
@@ -208,7 +165,7 @@ def _never(_original: object) -> Callable[..., bool]:
 
 
 PLANTS: dict[str, Plant] = {
-    "vote-without-log-check": Plant("somebody without the committed entries is elected (paper 5.4.1)", 20, *_on_step(_forget_log_check)),
+    "vote-without-log-check": Plant("somebody without the committed entries is elected (paper 5.4.1)", 20, *on_step(_forget_log_check)),
     "commit-old-term-by-counting": Plant(
         "figure 8 of the paper (5.4.2, scenario CM-1)", 200, _replication, "advance_commit", _commit_by_counting
     ),
@@ -217,25 +174,31 @@ PLANTS: dict[str, Plant] = {
     "campaign-before-sync": Plant("a crash takes back a candidate's own vote (scenario EL-10)", 5, *_send_at_once(RequestVote)),
     "vote-forgotten-at-restart": Plant("a replica votes twice in a term (scenario EL-1)", 200, *_on_start(_forget_vote)),
     "entry-forgotten-at-restart": Plant("a committed entry is on a majority no more", 20, *_on_start(_lose_last_entry)),
-    "term-not-written-with-entries": Plant("entries are durable and their term is not", 20, *_on_ready(_drop_hard_state)),
-    "completion-counts-for-all-writes": Plant("an entry counts as durable when an earlier write is", 20, *_on_step(_complete_everything)),
-    "attachment-kept": Plant("followers stick to an ex-leader whose node lives", 200, *_on_step(_ignore_detach), operations=100),
+    "term-not-written-with-entries": Plant("entries are durable and their term is not", 20, *on_ready(_drop_hard_state)),
+    "completion-counts-for-all-writes": Plant("an entry counts as durable when an earlier write is", 20, *on_step(_complete_everything)),
+    "attachment-kept": Plant("followers stick to an ex-leader whose node lives", 200, *on_step(_ignore_detach)),
     "replica-numbers-ignored": Plant("acknowledgements of a former life count for an empty one", 50, Replica, "is_superseded", _never),
     "snapshot-with-newest-configuration": Plant(
         "whoever installs it goes by members that are not committed, or not yet", 100, Raft, "configuration_at", _newest_configuration
     ),
-    "older-snapshot-installed": Plant("a late snapshot takes back what was committed (scenario SN-2)", 50, *_on_step(_shorten_history)),
+    "older-snapshot-installed": Plant("a late snapshot takes back what was committed (scenario SN-2)", 50, *on_step(_shorten_history)),
     "stale-load-used": Plant("entries that have been replaced are sent as if they were the log's", 0, Log, "agrees", _agree),
-    "log-cut-behind-the-snapshot": Plant("a restart finds neither the entries nor a snapshot of them", 5, *_on_ready(_cut_to_applied)),
-    "log-cut-behind-what-is-persisted": Plant("the disk is told to cut what it does not have yet", 5, *_on_ready(_cut_to_commit)),
+    "log-cut-behind-the-snapshot": Plant("a restart finds neither the entries nor a snapshot of them", 5, *on_ready(_cut_to_applied)),
+    "log-cut-behind-what-is-persisted": Plant("the disk is told to cut what it does not have yet", 5, *on_ready(_cut_to_commit)),
     "memory-trimmed-too-far": Plant("what is not durable leaves memory, and cannot be read back", 50, Log, "evict", _evict_everything),
-    "install-acknowledged-before-sync": Plant("a follower counts for what a crash takes back", 50, *_on_ready(_confirm_install_at_once)),
+    "install-acknowledged-before-sync": Plant("a follower counts for what a crash takes back", 50, *on_ready(_confirm_install_at_once)),
     "machine-restored-before-install-is-durable": Plant(
         "a crash leaves a machine that is ahead of its log", 50, Applying, "has_restore", _restore_at_once
     ),
     "tail-kept-at-install": Plant(
-        "what follows a snapshot in another history comes back at the next start (scenario SN-1)", 100, LogWindow, "install", _keep_tail
+        "what follows a snapshot in another history comes back at the next start (scenario SN-1)",
+        100,
+        LogWindow,
+        "install",
+        _keep_tail,
+        operations=60,
     ),
+    **CLIENT_PLANTS,
 }
 """The bugs by name."""
 

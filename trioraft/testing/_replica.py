@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._errors import InvariantError
-from .._types import NEVER, GroupId, Index, Millis, Term
+from .._types import NEVER, GroupId, Index, Member, Millis, Term
 from ..core import (
     Applied,
     Attach,
     AttachRefused,
+    ChangeMembers,
     Compaction,
     Configuration,
     Detach,
@@ -29,17 +30,20 @@ from ..core import (
     Persisted,
     Propose,
     Raft,
+    Read,
     Ready,
     Role,
     SnapshotSent,
     SnapshotTaken,
     TimePassed,
+    TransferLeadership,
     TrimMemory,
 )
 from ._applier import SimulatedApplier
 from ._checker import Who
-from ._clients import Operation
 from ._disk import GroupDisk, Write
+from ._operator import Changing
+from ._reader import Question, SimulatedReader
 from ._snapshots import SimulatedSnapshots
 from ._violation import PropertyViolation
 
@@ -68,16 +72,18 @@ class SimulatedReplica:
         simulator = node.simulator
         self.node, self.group = node, group
         self.disk: GroupDisk = node.disk.groups[group]
-        self.me = self.disk.me
-        self.who = Who(node.id, group, node.life, self.me.replica)
+        self.who = Who(node.id, group, node.life, self.disk.me.replica, self.disk.number)
         self.applier = SimulatedApplier(self)
         for check in simulator.checkers.started:
-            check(self.who, self.disk, self.applier.history)
+            check(self.who, self.disk, self.applier.machine.history)
         in_memory = simulator.random.choice((0, 0, simulator.random.randint(0, 100)))
         self.raft = self._make_raft(in_memory)
         self.log = self.disk.log.copy()
         """The log as handed out by the core: what is on the disk, or on its way there."""
         self.snapshots = SimulatedSnapshots(self)
+        self.reader = SimulatedReader(self)
+        self.unanswered: set[Any] = set()
+        """What the core was asked and has not answered; answers come once."""
         self._inbox: list[Event] = []
         self._turn_due = False
         self._wake_at: Millis = NEVER
@@ -88,18 +94,20 @@ class SimulatedReplica:
         self._held: deque[tuple[int, tuple[Message, ...]]] = deque()
         self._commit: Index = 0
         self._led: Term = 0
-        self._leads_since: Term | None = None
+        self.led_before_turn: Term | None = None
+        """The term that it led when this turn began."""
         self.watched = self.raft.watched()
         self._watched_for = self.log.configurations[-1]
         self._in_force: tuple[Index, Configuration] = self.log.configurations[-1]
+        self._in_force_before_turn = self._in_force[1]
         self._watch_deadline()
 
     def _make_raft(self, in_memory: int) -> Raft:
         node, simulator = self.node, self.node.simulator
         try:
             return Raft(
-                self.me,
-                simulator.configurations[self.group],
+                self.disk.me,
+                self.disk.first,
                 self.disk.recover(in_memory),
                 config=simulator.schedule.config,
                 timing=simulator.schedule.timing,
@@ -107,9 +115,15 @@ class SimulatedReplica:
                 liveness=node.liveness,
                 now=node.local_now(),
                 applied=self.applier.index,
+                awaits_number=self.disk.awaits_number,
             )
         except InvariantError as error:
             raise PropertyViolation("invariant", f"{self.who} cannot start: {error}") from error
+
+    @property
+    def me(self) -> Member:
+        """The member that this replica is, as it knows by now."""
+        return self.raft.me
 
     @property
     def is_level(self) -> bool:
@@ -126,6 +140,17 @@ class SimulatedReplica:
         """Queue an event and see to it that a turn follows."""
         self._inbox.append(event)
         self.schedule_turn()
+
+    def request(self, event: Propose | ChangeMembers | TransferLeadership | Read) -> None:
+        """Queue an event that will be answered."""
+        self.unanswered.add(event.token)
+        self.put(event)
+
+    def ask_index(self, question: Question) -> None:
+        """Ask the core for the index of a read."""
+        for check in self.node.simulator.checkers.asks:
+            check(self.who, question)
+        self.request(Read(question))
 
     def schedule_turn(self) -> None:
         if not self._turn_due and not self.node.is_paused:
@@ -149,7 +174,8 @@ class SimulatedReplica:
         inbox, self._inbox = self._inbox, []
         if len(inbox) > 1 and self.node.simulator.schedule.completions_first:
             inbox.sort(key=_comes_late)
-        self._leads_since = self.raft.term if self.raft.role is Role.LEADER else None
+        self.led_before_turn = self.raft.term if self.raft.role is Role.LEADER else None
+        self._in_force_before_turn = self._in_force[1]
         schedule, draw = self.node.simulator.schedule, self.node.simulator.random
         if schedule.trim_chance and draw.random() * 1000 < schedule.trim_chance:
             inbox.append(TrimMemory(draw.choice((0, 500, 5000))))
@@ -241,7 +267,7 @@ class SimulatedReplica:
         for check in checkers.writes:
             check(self.who, ready.hard_state, ready.entries, self.log, leads)
         self.log.write(ready.entries)
-        self.node.disk.write(Write(self.group, ready.sequence, ready.hard_state, ready.entries, ready.install))
+        self.node.disk.write(Write(self.group, ready.sequence, ready.hard_state, ready.entries, ready.install, me=ready.me))
 
     def _compact(self, compaction: Compaction) -> None:
         self.log.compact(compaction.start)
@@ -289,17 +315,26 @@ class SimulatedReplica:
 
     def _answer_clients(self, ready: Ready) -> None:
         for token, entry_id in ready.accepted:
+            self._settle(token)
             token.accepted()
-            if isinstance(token, Operation):
-                self.applier.expect(entry_id, token)
+            if isinstance(token, Changing):
+                token.reached(self.log.configuration_at(entry_id.index), entry_id)
             else:
-                token.begins(self.log.configuration_at(entry_id.index))
+                self.applier.proposals.add(entry_id, token)
+        for token, value in ready.answered:
+            self._settle(token)
+            if isinstance(token, Question):
+                for check in self.node.simulator.checkers.tells:
+                    check(self.who, token, value, self._led, (self._in_force_before_turn, self.log.configurations[-1][1]))
+            token.succeed(value)
         for token, error in ready.refused:
-            if isinstance(token, Operation):
-                self.node.simulator.clients.refused(token, error)
+            self._settle(token)
+            token.fail(error)
 
-    def propose(self, operation: Operation) -> None:
-        self.put(Propose(operation, operation.payload))
+    def _settle(self, token: Any) -> None:
+        if token not in self.unanswered:
+            raise PropertyViolation("requests", f"{self.who} answers {token} twice")
+        self.unanswered.remove(token)
 
     # --- what is watched after each turn ----------------------------------------------------------------------------------------------
 
@@ -311,7 +346,7 @@ class SimulatedReplica:
             at, before = self._in_force
             in_force = (before, *(configuration for index, configuration in log.configurations if index > at))
             for check in self.node.simulator.checkers.commits:
-                check(self.who, commit, log, self.raft.term, self._leads_since == self.raft.term, in_force)
+                check(self.who, commit, log, self.raft.term, self.led_before_turn == self.raft.term, in_force)
         self._in_force = log.configurations[-1]
 
     def _watch_rest(self) -> None:

@@ -7,6 +7,7 @@ directed scenarios.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import attrs
@@ -14,6 +15,7 @@ import attrs
 from .._types import GroupId, Millis, NodeId
 from ..core import GroupConfig, Timing
 from ._network import CALM, Weather
+from ._reader import LEVELS
 
 FAULT_WEIGHTS: dict[str, int] = {
     "crash": 10,
@@ -41,6 +43,8 @@ FAULT_WEIGHTS: dict[str, int] = {
     "slow_reads": 4,
     "fork": 4,
     "seesaw": 3,
+    "late_answers": 3,
+    "revenants": 3,
 }
 """Every fault by name (`_faults` carries them out), and how often it is drawn relative to the others."""
 
@@ -64,10 +68,12 @@ class Load(NamedTuple):
     at: Millis
     group: GroupId
     sizes: tuple[int, ...]
+    reads: tuple[str, ...] = ()
+    """And some reads, each of a level."""
 
 
 class Change(NamedTuple):
-    """Somebody wants other members."""
+    """Somebody wants other members, or another leader."""
 
     at: Millis
     group: GroupId
@@ -97,7 +103,10 @@ class Schedule:
     loads: tuple[Load, ...] = ()
     changes: tuple[Change, ...] = ()
     changes_voters: bool = False
-    """Changes make voters of learners, and learners of voters; or else learners only come and go."""
+    """Voters come and go too; or else learners only."""
+    transfers: tuple[Change, ...] = ()
+    session_chance: int = 0
+    """Per thousand: that a command is one of a session."""
     has_durable_machine: bool = False
     """Machines store their state by themselves."""
     snapshot_chance: int = 0
@@ -110,6 +119,8 @@ class Schedule:
     """Per thousand turns: that the node's memory for logs is full."""
     left_dead: tuple[NodeId, ...] = ()
     """Nodes that stay down in the liveness phase: a minority of the voters."""
+    left_full: tuple[NodeId, ...] = ()
+    """Nodes whose disks are full until a leader has taken a command: a minority of the voters."""
     completions_first: bool = False
     """A turn looks at completions before messages, as the real inbox does; otherwise in the order of arrival."""
     has_former_lives: bool = False
@@ -136,9 +147,13 @@ class Schedule:
         heartbeat = draw.choice((100, 200, 200))
         has_former_lives = draw.random() < 0.3
         # NB: a former life has a replica number that the log of the present one has yet to reach: members that come would be older.
-        is_changing = not has_former_lives and voters <= 3 and draw.random() < 0.6
-        changes_voters = is_changing and draw.random() < 0.5
+        is_changing = not has_former_lives and voters <= 5 and draw.random() < 0.7
+        changes_voters = is_changing and draw.random() < 0.7
+        has_durable_machine = draw.random() < 0.4
         spares = draw.choice((1, 1, 2)) if is_changing else 0
+        config = _draw_limits(draw)
+        # Who may be missed depends on who votes in the end.
+        left_dead = () if changes_voters else _draw_dead(draw, voters)
         return cls(
             seed=seed,
             voters=voters,
@@ -146,24 +161,27 @@ class Schedule:
             spares=spares,
             groups=groups,
             timing=Timing(heartbeat_interval=heartbeat, election_timeout=draw.choice((1000, 1000, 1500))),
-            config=_draw_limits(draw),
+            config=config,
             clock_rates=tuple(draw.randint(990, 1010) for _ in range(voters + learners + spares)),
             weather=_draw_weather(draw),
             sync_ms=draw.choice(((1, 3), (1, 10), (2, 40))),
             duration=duration,
             faults=_draw_faults(draw, faults + draw.randint(0, 6), duration),
-            loads=_draw_loads(draw, operations, groups, duration),
-            changes=_draw_changes(draw, draw.randint(3, 12), groups, duration) if is_changing else (),
+            loads=_draw_loads(draw, operations, groups, duration, LEVELS if config.lease_reads else LEVELS[:2]),
+            changes=_draw_changes(draw, draw.randint(4, 20), groups, duration) if is_changing else (),
             changes_voters=changes_voters,
-            # Who may be missed depends on who votes in the end.
-            left_dead=() if changes_voters else _draw_dead(draw, voters),
-            has_durable_machine=draw.random() < 0.4,
+            left_dead=left_dead,
+            transfers=_draw_changes(draw, draw.randint(0, 4), groups, duration),
+            has_durable_machine=has_durable_machine,
+            # What such a machine has stored by itself has no sessions in it.
+            session_chance=0 if has_durable_machine else draw.choice((0, 300, 700)),
             snapshot_chance=draw.choice((0, 10, 50)),
             snapshot_ms=draw.choice(((1, 20), (1, 20), (20, 800))),
             read_ms=draw.choice(((0, 2), (0, 30), (1, 300))),
             trim_chance=draw.choice((0, 0, 20)),
             completions_first=draw.random() < 0.5,
             has_former_lives=has_former_lives,
+            left_full=() if changes_voters or left_dead else _draw_dead(draw, voters),
         )
 
 
@@ -177,6 +195,11 @@ def _draw_limits(draw: random.Random) -> GroupConfig:
         keep_entries=draw.choice((0, 0, 2, 10)),
         stream_hold_entries=draw.choice((0, 5, 30, 1_000_000)),
         log_memory_bytes_max=draw.choice((1, 1, 1500, 8 << 20)),
+        promotion_lag_max=draw.choice((0, 3, 50, 4096)),
+        lease_reads=draw.random() < 0.4,
+        # More than the clocks below run apart.
+        lease_drift_percent=draw.choice((3, 10)),
+        sessions_max=draw.choice((1, 2, 4096)),
     )
     if draw.random() < 0.5:
         return config
@@ -215,14 +238,15 @@ def _draw_faults(draw: random.Random, count: int, duration: Millis) -> tuple[Fau
     return tuple(sorted(faults))
 
 
-def _draw_loads(draw: random.Random, operations: int, groups: int, duration: Millis) -> tuple[Load, ...]:
-    """Bursts of one to ten commands, at random points in time."""
+def _draw_loads(draw: random.Random, operations: int, groups: int, duration: Millis, levels: Sequence[str]) -> tuple[Load, ...]:
+    """Bursts of one to ten commands, and of some reads, at random points in time."""
     loads: list[Load] = []
     size_max = draw.choice((12, 60, 300))
     while operations > 0:
         burst = min(operations, draw.choice((1, 1, 2, 4, 10)))
         sizes = tuple(draw.randint(8, size_max) for _ in range(burst))
-        loads.append(Load(draw.randint(500, duration - 100), draw.randrange(groups), sizes))
+        reads = tuple(draw.choices(levels, k=draw.choice((0, 1, 1, 2, 4))))
+        loads.append(Load(draw.randint(500, duration - 100), draw.randrange(groups), sizes, reads))
         operations -= burst
     return tuple(sorted(loads))
 

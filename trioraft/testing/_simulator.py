@@ -24,12 +24,13 @@ from .._types import NEVER, EntryId, GroupId, Millis, NodeId
 from ..core import Campaign, Configuration, Message, Role
 from ._all_checkers import Checkers
 from ._checker import World
-from ._clients import Clients, Operation
+from ._clients import Clients, Operation, Reading
 from ._disk import GroupDisk
 from ._faults import FAULTS, STRANGER
 from ._network import SimulatedNetwork, Weather
 from ._node import SimulatedNode
 from ._operator import Operator
+from ._reader import LEVELS
 from ._replica import SimulatedReplica
 from ._schedule import Change, Fault, Load, Schedule
 from ._statistics import Statistics
@@ -68,6 +69,7 @@ class Simulator:
         self._faults_done = 0
         self._fault_epoch = 0
         self._final: dict[GroupId, tuple[Millis, Operation]] = {}
+        self._final_read: dict[tuple[GroupId, str], tuple[Millis, Reading]] = {}
         self.configurations = _configurations(schedule)
         self.network = SimulatedNetwork(self, self.random, self._deliver)
         self.nodes: dict[NodeId, SimulatedNode] = {}
@@ -82,7 +84,9 @@ class Simulator:
         for group, configuration in self.configurations.items():
             for member in map(configuration.member, configuration.members()):
                 self.disks[group, member.node_id] = self.nodes[member.node_id].disk.create(group, member, configuration)
-        self.checkers = Checkers(World(self.configurations, self.disks), schedule.config)
+        # Whoever is bound counts by its own clock, which may be the fastest.
+        promised = schedule.timing.election_timeout * 1000 // max((1000, *schedule.clock_rates))
+        self.checkers = Checkers(World(self.configurations, self.disks, lambda: self.now), schedule.config, promised=promised)
         self.clients = Clients(self, self.random)
         self.operator = Operator(self)
         for node in self.all_nodes:
@@ -155,6 +159,7 @@ class Simulator:
             acknowledged=acknowledged,
             elections=len(self.checkers.elections.leaders),
             simulated_ms=self.now,
+            reads=sum(reading.returned is not None for reading in self.clients.readings),
             messages=self.group_messages,
             lives=sum(node.life for node in self.all_nodes),
             **self.counts,
@@ -166,14 +171,22 @@ class Simulator:
         for fault in self.schedule.faults:
             self.call_at(fault.at, self._inflict, fault)
         for change in self.schedule.changes:
-            self.call_at(change.at, self._change, change)
+            self.call_at(change.at, self._change, self.operator.change, change)
+        for transfer in self.schedule.transfers:
+            self.call_at(transfer.at, self._change, self.operator.transfer, transfer)
 
     def _issue(self, load: Load) -> None:
+        group, schedule = load.group + 1, self.schedule
         for size in load.sizes:
-            self.clients.issue(load.group + 1, size)
+            if schedule.session_chance and self.random.random() * 1000 < schedule.session_chance:
+                self.clients.sessions.issue(group, size)
+            else:
+                self.clients.issue(group, size)
+        for level in load.reads:
+            self.clients.read(group, level)
 
-    def _change(self, change: Change) -> None:
-        self.operator.change(change.group + 1, random.Random(change.seed))
+    def _change(self, call: Callable[[GroupId, random.Random], None], change: Change) -> None:
+        call(change.group + 1, random.Random(change.seed))
 
     def _inflict(self, fault: Fault) -> None:
         self._faults_done += 1
@@ -185,14 +198,22 @@ class Simulator:
     def settle(self, *, left_dead: tuple[NodeId, ...] | None = None) -> None:
         """End all faults; demand a leader, equal logs and silence, then compare every answer with the log."""
         self.mend(self.schedule.left_dead if left_dead is None else left_dead)
+        for node_id in self.schedule.left_full:
+            self.nodes[node_id].set_space(False)
         timeout = self.schedule.timing.election_timeout
         self._demand("liveness", "has a leader", self._has_leader, LEADER_WITHIN * timeout)
         self._demand("liveness", "takes a command", self._final_command, COMMAND_WITHIN * timeout)
+        for node in self.all_nodes:
+            node.set_space(True)
         self._demand("liveness", "has equal logs", self._has_converged, CONVERGED_WITHIN * timeout)
+        self._demand("liveness", "answers reads", self._final_reads, COMMAND_WITHIN * timeout)
+        self.clients.are_gone = True
         for group in self.configurations:
             self.operator.retire(group)
         self._demand("quietness", "has no deadline left", self._is_quiet, QUIET_WITHIN * timeout)
         self._demand_silence(2 * timeout)
+        self._check_all_answered()
+        self.clients.are_gone = False
         self.clients.check(self.checkers.agreement.committed)
 
     def mend(self, left_dead: tuple[NodeId, ...] = ()) -> None:
@@ -243,7 +264,15 @@ class Simulator:
 
     def _has_leader(self, group: GroupId) -> bool:
         leader = self.leader(group)
-        return leader is not None and all(replica.raft.term <= leader.raft.term for replica in self.live_replicas(group))
+        if leader is None:
+            return False
+        # Whoever was removed may have come to a higher term before.
+        members = leader.log.configurations[-1][1].replicas
+        return all(
+            replica.raft.term <= leader.raft.term
+            for replica in self.live_replicas(group)
+            if members.get(replica.node.id) == replica.me.replica
+        )
 
     def _final_command(self, group: GroupId) -> bool:
         """Try until one command is acknowledged, as a client would who gives up on an attempt after E."""
@@ -269,6 +298,20 @@ class Simulator:
         return not configuration.is_joint and all(
             replica is not None and replica.is_level and replica.log.last == leader.log.last for replica in replicas
         )
+
+    def _final_reads(self, group: GroupId) -> bool:
+        """One read of each level must be answered, asked again as a client would who gives up on an attempt after E."""
+        for level in LEVELS if self.schedule.config.lease_reads else LEVELS[:2]:
+            asked_at, reading = self._final_read.get((group, level), (0, None))
+            if reading is None or (reading.returned is None and self.now - asked_at >= self.schedule.timing.election_timeout):
+                self._final_read[group, level] = self.now, self.clients.read(group, level)
+        return all(reading.returned is not None for (of, _), (_, reading) in self._final_read.items() if of == group)
+
+    def _check_all_answered(self) -> None:
+        for group in self.configurations:
+            for replica in self.live_replicas(group):
+                if replica.unanswered:
+                    raise PropertyViolation("requests", f"{replica.who} has left {len(replica.unanswered)} requests without an answer")
 
     def _is_quiet(self, group: GroupId) -> bool:
         return all(replica.raft.deadline >= NEVER for replica in self.live_replicas(group))

@@ -8,8 +8,9 @@ from .._types import Index
 from ..core import Compaction, Entry, GroupConfig, InstallSnapshot, LoadEntries
 from ._checker import Checker, Who
 from ._checkers import CommitAgreement
-from ._disk import GroupDisk, Snapshot
+from ._disk import GroupDisk
 from ._log_window import LogWindow
+from ._machine import Snapshot
 
 
 class SnapshotSafety(Checker):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._types import EntryId, Member, Millis
 from ..core import InstallSnapshot, SendSnapshot, SnapshotSent, SnapshotTaken
-from ._disk import Snapshot
+from ._machine import Snapshot
 from ._violation import PropertyViolation
 
 if TYPE_CHECKING:
@@ -77,8 +77,10 @@ class SimulatedSnapshots:
             return
         if index - raft.snapshot.index < schedule.config.snapshot_entries and self._random.random() * 1000 >= schedule.snapshot_chance:
             return
+        if not raft.configuration_at(index).voters:
+            return  # it joined, and does not know yet who was in the group then
         at = EntryId(raft.term_at(index), index)
-        snapshot = Snapshot(at, raft.configuration_at(index), tuple(applier.history))
+        snapshot = applier.machine.snapshot(at, raft.configuration_at(index))
         self._is_taking = True
         self._later(schedule.snapshot_ms, self._taken, snapshot)
 

@@ -64,6 +64,19 @@ class DiskTests(StoragePlace):
                 await self._check_moment(moment, KEEPS[(number + seed) % 3], f"of seed {seed}", goes_on=number % 5 == 0)
 
     @on_disk
+    async def test_a_power_cut_at_every_file_operation_of_a_return(self) -> None:
+        """A replica is removed, and comes back to its group: there is one life or the other at any moment, or neither."""
+        cuts = 0
+        for seed in self.seeds:
+            rng = random.Random(f"return {seed}")
+            moments = await self._note_moments(rng, steps=10, returns=2)
+            for moment in moments:
+                for keep in KEEPS:
+                    await self._check_moment(moment, keep, f"of seed {seed}", goes_on=False)
+                    cuts += 1
+        print(f"{cuts} power cuts")
+
+    @on_disk
     async def test_power_cuts_at_every_file_operation_of_a_start(self) -> None:
         """What is left by a start that was cut off, at each of its steps, is what the next start needs."""
         for seed in self.seeds:
@@ -88,7 +101,7 @@ class DiskTests(StoragePlace):
         async with serving(storage := self.mounted(disk)):
             same((await find(storage, ONE)).ids, [], "what such a drive keeps")
 
-    async def _note_moments(self, rng: random.Random, *, steps: int) -> list[Moment]:
+    async def _note_moments(self, rng: random.Random, *, steps: int, returns: int = 0) -> list[Moment]:
         """Run a random history, noting the moments."""
         disk, moments = SimulatedDisk(random.Random(rng.random()), dead_calls="raise"), list[Moment]()
         history = NodeHistory(rng)
@@ -103,6 +116,8 @@ class DiskTests(StoragePlace):
             disk.hook = note
             for _ in range(steps):
                 await history.step(storage)
+            for _ in range(returns):
+                await history.return_to(storage, 1)
             for number in history.groups:
                 await history.wait_confirmed(number)
             disk.hook = None

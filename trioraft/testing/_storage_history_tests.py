@@ -10,7 +10,7 @@ from .._types import GroupKey
 from ..core import HardState
 from ..storage import MultiRaftStorage
 from ._storage_model import Expectation, GroupHistory, expect
-from ._storage_parts import HeldGroup, entries, find_all, hold, same, serving, start_group
+from ._storage_parts import HeldGroup, entries, find_all, hold, joining, record, same, serving, start_group
 from ._storage_place import StoragePlace
 from ._storage_steps import random_step
 
@@ -22,7 +22,9 @@ class NodeHistory:
     """All groups of a node, and what is done to them."""
 
     rng: random.Random
-    groups: dict[int, GroupHistory] = attrs.Factory(lambda: {number: GroupHistory(GroupKey(number)) for number in range(1, GROUPS + 1)})
+    groups: dict[int, GroupHistory] = attrs.Factory(
+        lambda: {number: GroupHistory(record(GroupKey(number))) for number in range(1, GROUPS + 1)}
+    )
     held: dict[int, HeldGroup] = attrs.Factory(dict)
     """Those that are there, in the present process."""
 
@@ -48,7 +50,7 @@ class NodeHistory:
         if group is None:
             await self._make(storage, number)
         elif rng.random() < 0.02:
-            await self._remove(storage, number)
+            await self._remove(storage, number, returns=rng.random() < 0.5)
         else:
             await random_step(rng, self.groups[number], group)
         if rng.random() < 0.3:
@@ -62,16 +64,30 @@ class NodeHistory:
     async def _make(self, storage: MultiRaftStorage, number: int) -> None:
         history = self.groups[number]
         history.exists = (False, True)
-        self.held[number] = await start_group(storage, history.key)
+        self.held[number] = await start_group(storage, history.key, history.born)
         history.exists = (True,)
 
-    async def _remove(self, storage: MultiRaftStorage, number: int) -> None:
-        history = self.groups[number]
-        history.exists, history.tombstone = (False, True), history.key
-        await storage.remove_group(history.key)
+    async def return_to(self, storage: MultiRaftStorage, number: int) -> None:
+        """A replica is removed in the middle of its work, and comes back to its group."""
+        if number not in self.held:
+            await self._make(storage, number)
+        for _ in range(5):
+            await random_step(self.rng, self.groups[number], self.held[number])
+        await self._remove(storage, number, returns=True)
+        await self._make(storage, number)
+        for _ in range(5):
+            await random_step(self.rng, self.groups[number], self.held[number])
+
+    async def _remove(self, storage: MultiRaftStorage, number: int, *, returns: bool) -> None:
+        history, key = self.groups[number], self.groups[number].key
+        barred = history.model.record.me.replica
+        history.exists, history.tombstone, history.barred = (False, True), key, barred
+        await storage.remove_group(key)
         del self.held[number]
-        following = GroupKey(number, history.key.incarnation + 1)
-        self.groups[number] = GroupHistory(following, tombstone=history.key)
+        if returns:
+            self.groups[number] = GroupHistory(joining(key, barred), tombstone=key, barred=barred, life=history.life + 1)
+        else:
+            self.groups[number] = GroupHistory(record(GroupKey(number, key.incarnation + 1)), tombstone=key, barred=barred)
 
 
 class HistoryTests(StoragePlace):

@@ -10,17 +10,27 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from .._types import NOTHING, EntryId, GroupKey, Index, Term
-from ..core import Compaction, Configuration, Entry, EntryKind, HardState, InstallSnapshot, decode_configuration
-from ..storage import MultiRaftStorage
-from ._storage_parts import Found, HeldGroup, find, hold, holds, record, same
+from .._types import NOTHING, EntryId, GroupKey, Index, Member, Term
+from ..core import (
+    Compaction,
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    InstallSnapshot,
+    decode_configuration,
+    encode_configuration,
+)
+from ..storage import GroupRecord, MultiRaftStorage
+from ._storage_parts import Found, HeldGroup, find, hold, holds, same
 
 
 @attrs.frozen(kw_only=True)
 class LogModel:
     """One group after some writes."""
 
-    key: GroupKey
+    record: GroupRecord
+    """With the newest replica number."""
     hard_state: HardState = HardState()
     base: EntryId = NOTHING
     """The newest snapshot that was installed."""
@@ -55,13 +65,15 @@ class LogModel:
 
     def configuration_at(self, index: Index) -> Configuration:
         known = [configuration for at, configuration in self.configurations if at <= index]
-        return known[-1] if known else record(self.key).configuration
+        return known[-1] if known else self.record.configuration
 
     def behind(self, index: Index) -> tuple[Entry, ...]:
         return self.log[index - self.base.index :]
 
-    def written(self, hard_state: HardState | None, new: Sequence[Entry], install: InstallSnapshot | None) -> LogModel:
+    def written(self, hard_state: HardState | None, new: Sequence[Entry], install: InstallSnapshot | None, me: Member | None) -> LogModel:
         model = self if install is None else self._installed(install)
+        if me is not None:
+            model = attrs.evolve(model, record=attrs.evolve(model.record, me=me, awaits_number=False))
         if hard_state is not None:
             model = attrs.evolve(model, hard_state=hard_state)
         if not new:
@@ -90,8 +102,8 @@ class LogModel:
 
     def differences(self, found: Found) -> Iterator[str]:
         """In what a start's finding is not this."""
-        if found.record != record(self.key):
-            yield f"the record is {found.record}"
+        if found.record != self.record:
+            yield f"the record is {found.record} instead of {self.record}"
         if found.hard_state != self.hard_state:
             yield f"{found.hard_state} instead of {self.hard_state}"
         if (found.start, found.snapshot) not in self.cuts:
@@ -104,7 +116,8 @@ class LogModel:
             yield f"the log is {found.ids} instead of {[str(each) for each in expected]}"
             return
         indexes = range(found.start.index, self.last.index + 1)
-        if found.configurations != tuple(map(self.configuration_at, indexes)):
+        # As bytes: the index at which each came in force is no part of their equality.
+        if [*map(encode_configuration, found.configurations)] != [encode_configuration(self.configuration_at(index)) for index in indexes]:
             yield "the configurations are others"
 
 
@@ -141,17 +154,24 @@ class Leader:
 
 @attrs.define(eq=False)
 class GroupHistory:
-    """All states of one group so far, over its lives in several processes."""
+    """All states of one group so far, in several processes: from its beginning on this node until it is removed."""
 
-    key: GroupKey
-    states: list[LogModel] = attrs.field(default=attrs.Factory(lambda self: [LogModel(key=self.key)], takes_self=True))
+    born: GroupRecord
+    states: list[LogModel] = attrs.field(default=attrs.Factory(lambda self: [LogModel(record=self.born)], takes_self=True))
     sequences: list[int] = attrs.Factory(lambda: [0])
     """The number of the write that led to each state; 0: none, nobody is told."""
     exists: tuple[bool, ...] = (False,)
     """It is there or not; both, while it is made or removed."""
     tombstone: GroupKey | None = None
     """What is found if it is not there."""
+    barred: EntryId = NOTHING
+    life: int = 1
+    """Counts those on this node of the same key. Each gets entries of its own, so that none is taken for another's."""
     leaders: dict[Term, Leader] = attrs.Factory(dict)
+
+    @property
+    def key(self) -> GroupKey:
+        return self.born.key
 
     @property
     def model(self) -> LogModel:
@@ -167,9 +187,16 @@ class GroupHistory:
         """A start has found this: there is no other history any more."""
         self.states, self.sequences = [model], [0]
 
-    def write(self, group: HeldGroup, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None) -> None:
-        self.states.append(self.model.written(state, new, install))
-        self.sequences.append(group.write(*new, state=state, install=install))
+    def write(
+        self,
+        group: HeldGroup,
+        *new: Entry,
+        state: HardState | None = None,
+        install: InstallSnapshot | None = None,
+        me: Member | None = None,
+    ) -> None:
+        self.states.append(self.model.written(state, new, install, me))
+        self.sequences.append(group.write(*new, state=state, install=install, me=me))
 
     def compact(self, group: HeldGroup, compaction: Compaction) -> None:
         self.states.append(self.model.compacted(compaction))
@@ -184,6 +211,7 @@ class Expectation:
     key: GroupKey
     exists: tuple[bool, ...]
     tombstone: GroupKey | None
+    barred: EntryId
     states: list[LogModel]
 
     async def check(self, storage: MultiRaftStorage, where: str) -> LogModel | None:
@@ -192,6 +220,7 @@ class Expectation:
         if recovered is None or (recovered.record is None and recovered.failure is None):
             holds(False in self.exists, f"{self.key} is gone, {where}")
             same(None if recovered is None else recovered.tombstone, self.tombstone, f"the tombstone of {self.key}, {where}")
+            same(NOTHING if recovered is None else recovered.barred, self.barred, f"the numbers that are barred of {self.key}, {where}")
             return None
         found = await find(storage, self.key)
         holds(True in self.exists, f"{self.key} is there, {where}")
@@ -210,7 +239,7 @@ class Expectation:
 
 
 def expect(history: GroupHistory, group: HeldGroup | None) -> Expectation:
-    return Expectation(history.key, history.exists, history.tombstone, history.confirmed_states(group))
+    return Expectation(history.key, history.exists, history.tombstone, history.barred, history.confirmed_states(group))
 
 
 def snapshot_data(key: GroupKey, at: EntryId) -> bytes:

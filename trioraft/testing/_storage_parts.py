@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from .._errors import StorageError
-from .._types import EntryId, GroupKey, Index, Member
+from .._types import NOTHING, EntryId, GroupKey, Index, Member
 from ..core import Configuration, Entry, EntryKind, HardState, InstallSnapshot, LoadEntries, encode_configuration
 from ..storage import GroupRecord, LogStorage, MultiRaftStorage, WriteListener
 from ..wire import seal
@@ -71,6 +71,16 @@ def configuration_entry(key: GroupKey, index: Index, term: int, configuration: C
 
 def record(key: GroupKey, *voters: int) -> GroupRecord:
     return GroupRecord(key, Member(NODE_ID), Configuration.bootstrap(voters or (1, 2, 3)))
+
+
+def joining(key: GroupKey, barred: EntryId = NOTHING) -> GroupRecord:
+    """Of a replica that joins a group which others have begun."""
+    return GroupRecord(key, Member(NODE_ID, barred), Configuration(()), awaits_number=True)
+
+
+def called(term: int, index: Index) -> Member:
+    """This node, with that replica number."""
+    return Member(NODE_ID, EntryId(term, index))
 
 
 def installing(at: EntryId, configuration: Configuration) -> InstallSnapshot:
@@ -136,7 +146,7 @@ class HeldGroup:
     listener: Listener
     term: int = 0
 
-    def write(self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None) -> int:
+    def write(self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None, me: Member | None = None) -> int:
         """As a driver does it: no entry is written before its term is."""
         term = max([each.term for each in new] + ([install.at.term] if install else []), default=0)
         if state is None and term > self.term:
@@ -144,11 +154,13 @@ class HeldGroup:
         if state is not None:
             self.term = state.term
         sequence = self.storage.next_sequence()
-        self.log.write(sequence, state, new, install)
+        self.log.write(sequence, state, new, install, me)
         return sequence
 
-    async def write_and_wait(self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None) -> None:
-        await self.listener.wait_confirmed(self.write(*new, state=state, install=install))
+    async def write_and_wait(
+        self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None, me: Member | None = None
+    ) -> None:
+        await self.listener.wait_confirmed(self.write(*new, state=state, install=install, me=me))
 
     async def save_snapshot(self, at: EntryId, data: bytes = b"snapshot") -> None:
         writer = await self.log.snapshots.create(at)
@@ -170,9 +182,9 @@ def hold(storage: MultiRaftStorage, key: GroupKey) -> HeldGroup:
     return HeldGroup(storage, key, log, listener, storage.recovered[key.group_id].durable.hard_state.term)
 
 
-async def start_group(storage: MultiRaftStorage, key: GroupKey) -> HeldGroup:
+async def start_group(storage: MultiRaftStorage, key: GroupKey, made: GroupRecord | None = None) -> HeldGroup:
     """Make a group if it is not there, and take hold of it."""
-    await storage.create_group(record(key))
+    await storage.create_group(made or record(key))
     return hold(storage, key)
 
 
@@ -207,6 +219,7 @@ class Found(NamedTuple):
     """The entries behind `start`, each with its record."""
     configurations: tuple[Configuration, ...] = ()
     """The one in force at `start`, then at each entry behind it."""
+    barred: EntryId = NOTHING
 
     @property
     def ids(self) -> list[str]:
@@ -226,7 +239,7 @@ async def find(storage: MultiRaftStorage, key: GroupKey) -> Found:
     if recovered.failure is not None:
         raise recovered.failure
     if recovered.record is None:
-        return Found(None, recovered.tombstone)
+        return Found(None, recovered.tombstone, barred=recovered.barred)
     durable, terms = recovered.durable, recovered.durable.terms
     log = await read_log(storage.get_log_storage(key.group_id), terms.start.index + 1, terms.last_index)
     same([each.id for each in log], [EntryId(terms.at(index), index) for index in _behind(terms)], f"terms and entries of {key}")

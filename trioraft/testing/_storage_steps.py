@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import random
 
-from .._types import EntryId, GroupKey, Index, Term
+import attrs
+
+from .._types import EntryId, GroupKey, Index, Member, Term
 from ..core import Compaction, Configuration, Entry, HardState
 from ._storage_model import GroupHistory, Leader, LogModel, snapshot_data
-from ._storage_parts import HeldGroup, configuration_entry, entry, holds, installing, read_log, same
+from ._storage_parts import HeldGroup, called, configuration_entry, entry, holds, installing, read_log, same
 
 CONFIGURATIONS = tuple(Configuration.bootstrap(voters) for voters in ((1, 2, 3), (1, 2, 4), (1,), (1, 2, 3, 4, 5)))
 
@@ -38,15 +40,22 @@ def write_something(rng: random.Random, history: GroupHistory, group: HeldGroup)
         state = HardState(term + rng.choice((1, 1, 2)), rng.choice((None, 1, 2)))
     elif vote is None and rng.random() < 0.3:
         state = HardState(term, 3)
-    if state is not None and rng.random() < 0.3:
-        history.write(group, state=state)
+    me = next_number(rng, model) if rng.random() < 0.1 else None
+    if (state is not None or me is not None) and rng.random() < 0.3:
+        history.write(group, state=state, me=me)
         return
     term = (state or model.hard_state).term
     while (matched := leader_of(rng, history, term).matched(model)) is None:
         term += 1
         state = HardState(term)
     low = rng.randint(max(model.floor, matched - 3), matched) + 1
-    history.write(group, *sent_by(rng, history, term, low), state=state)
+    history.write(group, *sent_by(rng, history, term, low), state=state, me=me)
+
+
+def next_number(rng: random.Random, model: LogModel) -> Member:
+    """What a leader calls the replica after it was removed, and added again."""
+    term, index = model.record.me.replica
+    return called(term + 1, rng.randint(1, 9)) if rng.random() < 0.5 else called(term, index + rng.randint(1, 9))
 
 
 def leader_of(rng: random.Random, history: GroupHistory, term: Term) -> Leader:
@@ -70,14 +79,14 @@ def leader_of(rng: random.Random, history: GroupHistory, term: Term) -> Leader:
 def sent_by(rng: random.Random, history: GroupHistory, term: Term, low: Index) -> list[Entry]:
     """Some entries of a leader's log."""
     ids = [history.leaders[term].id_at(index) for index in range(low, low + rng.randint(1, 4))]
-    return [the_entry(history.key, each) for each in ids if each is not None]
+    return [the_entry(history.key, history.life, each) for each in ids if each is not None]
 
 
-def the_entry(key: GroupKey, at: EntryId) -> Entry:
+def the_entry(key: GroupKey, life: int, at: EntryId) -> Entry:
     """The one entry of that index and term that there can be."""
-    rng = random.Random(f"{key} {at}")
+    rng = random.Random(f"{key} {life} {at}")
     if rng.random() < 0.1:
-        return configuration_entry(key, at.index, at.term, rng.choice(CONFIGURATIONS))
+        return configuration_entry(key, at.index, at.term, attrs.evolve(rng.choice(CONFIGURATIONS), index=at.index))
     return entry(key, at.index, at.term, rng.randbytes(rng.choice((0, 20, 300, 1500))))
 
 
@@ -115,7 +124,8 @@ async def install_something(rng: random.Random, history: GroupHistory, group: He
         history.leaders[term] = Leader(term, index - 1)
     await save(history.key, group, at)
     new = sent_by(rng, history, term, index + 1) if rng.random() < 0.3 else []
-    history.write(group, *new, state=state, install=installing(at, rng.choice(CONFIGURATIONS)))
+    configuration = attrs.evolve(rng.choice(CONFIGURATIONS), index=rng.randint(1, at.index))
+    history.write(group, *new, state=state, install=installing(at, configuration))
 
 
 async def read_something(rng: random.Random, history: GroupHistory, group: HeldGroup) -> None:

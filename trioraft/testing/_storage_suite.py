@@ -18,11 +18,12 @@ from __future__ import annotations
 from ._storage_disk_tests import DiskTests
 from ._storage_group_tests import GroupTests
 from ._storage_history_tests import HistoryTests
+from ._storage_join_tests import JoinTests
 from ._storage_log_tests import LogTests
 from ._storage_snapshot_tests import SnapshotTests
 
 
-class StorageSuite(LogTests, GroupTests, SnapshotTests, HistoryTests, DiskTests):
+class StorageSuite(LogTests, GroupTests, JoinTests, SnapshotTests, HistoryTests, DiskTests):
     """Everything that the contract of `MultiRaftStorage` promises, as tests.
 
     `make_storage` and `cut_power` must be given; `open_second`, `storage_on` and `is_spare` where the storage has such a thing.

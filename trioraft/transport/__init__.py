@@ -1,8 +1,8 @@
-"""Moving messages between nodes: the contract, TCP, and a network in memory for tests."""
+"""Moving messages between nodes: the contract, TCP and Unix sockets, and a network in memory for tests."""
 
 from __future__ import annotations
 
-from ._address import Address as Address
+from ._address import Address as Address, AnyAddress as AnyAddress, UnixAddress as UnixAddress, parse_address as parse_address
 from ._config import RpcServerConfig as RpcServerConfig, TcpTransportConfig as TcpTransportConfig
 from ._contract import (
     Acceptor as Acceptor,

@@ -1,14 +1,24 @@
-"""Where a node listens: ``host:port``, or ``[::1]:port`` for an IPv6 address."""
+"""Where a node listens: ``host:port``, ``[::1]:port`` for an IPv6 address, or ``unix:/path`` for a socket file on this machine."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
+import socket
+import sys
+from typing import Final, TypeAlias
 
 import attrs
 
 from .._errors import ConfigError
 
 _FORMS = "an address is host:port, or [address]:port for IPv6, with a port from {low} to 65535"
+
+_UNIX: Final = "unix:"
+_UNIX_FORM = "the address of a Unix socket is unix:/absolute/path"
+
+UNIX_PATH_BYTES_MAX: Final = 107 if sys.platform == "linux" else 103
+"""What the system's address structure holds, its closing zero not counted."""
 
 
 @attrs.frozen
@@ -45,6 +55,57 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@attrs.frozen
+class UnixAddress:
+    """A socket file. Nothing sent there can leave this machine, and the file's permissions say who may connect."""
+
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> UnixAddress:
+        """Read ``unix:/path``.
+
+        Raises:
+            ConfigError: it is none, its path is too long for the system, or this system has no Unix sockets.
+        """
+        if not hasattr(socket, "AF_UNIX"):
+            raise ConfigError(f"{text!r}: this system has no Unix sockets")
+        path = text.removeprefix(_UNIX)
+        if path.startswith(("@", "\0")):
+            raise ConfigError(f"{text!r}: abstract sockets, which have no file and no permissions, are not supported; {_UNIX_FORM}")
+        if not path.startswith("/") or path.startswith("//") or path.endswith("/"):
+            # NB: a relative path would mean another file in each process that hears of it.
+            raise ConfigError(f"{text!r} has no absolute path of a file, with one slash at its beginning; {_UNIX_FORM}")
+        if not path.isprintable():
+            raise ConfigError(f"{text!r} has unprintable characters in its path; {_UNIX_FORM}")
+        size = len(os.fsencode(path))
+        if size > UNIX_PATH_BYTES_MAX:
+            raise ConfigError(f"{text!r}: a path of {size} bytes, and the system allows a socket at most {UNIX_PATH_BYTES_MAX}")
+        return cls(path)
+
+    @property
+    def is_loopback(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return f"{_UNIX}{self.path}"
+
+
+AnyAddress: TypeAlias = Address | UnixAddress
+
+
+def parse_address(text: str, *, low: int = 1) -> AnyAddress:
+    """Read an address of any form.
+
+    Args:
+        low: the lowest port allowed; 0 lets the system choose one, which only makes sense to listen on.
+
+    Raises:
+        ConfigError: the text is no address.
+    """
+    return UnixAddress.parse(text) if str(text).startswith(_UNIX) else Address.parse(text, low=low)
 
 
 def _split(text: str, forms: str) -> tuple[str, str]:

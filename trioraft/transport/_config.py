@@ -1,4 +1,4 @@
-"""Limits and times of the TCP transport. Every queue, buffer and wait in it is bounded by a field here.
+"""Limits and times of the transport over TCP and Unix sockets. Every queue, buffer and wait in it is bounded by a field here.
 
 Sizes in bytes, times in seconds.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from .._errors import ConfigError
-from ._address import Address
+from ._address import AnyAddress, parse_address
 
 _MIB = 1 << 20
 _Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
@@ -56,10 +56,10 @@ class TcpTransportConfig:
     """Connections to one peer: two lanes, and the rest for snapshots."""
 
     tcp_keepalive: bool = attrs.field(default=True, validator=_truth)
-    """The system's own probes, on top of the pings."""
+    """The system's own probes, on top of the pings. TCP only."""
 
     tcp_nodelay: bool = attrs.field(default=True, validator=_truth)
-    """Send at once; False lets the system collect small writes, which costs up to 40 ms each."""
+    """Send at once; False lets the system collect small writes, which costs up to 40 ms each. TCP only."""
 
     batch_bytes_max: int = attrs.field(default=256 << 10, validator=_whole(1024, _MIB))
     """What one frame collects. One larger message still goes, alone."""
@@ -104,7 +104,7 @@ class RpcServerConfig:
     """Where a node listens, and what it grants to whom."""
 
     bind_addr: str = attrs.field(default="127.0.0.1:5001")
-    """``host:port`` or ``[::1]:port``; port 0 lets the system choose."""
+    """``host:port``, ``[::1]:port`` or ``unix:/path``; port 0 lets the system choose."""
 
     max_connections: int = attrs.field(default=1024, validator=_whole(1, 1 << 16))
     """Connections of peers that have introduced themselves."""
@@ -128,10 +128,10 @@ class RpcServerConfig:
     """The largest frame that is read; a peer that announces more is cut off before anything is allocated."""
 
     tcp_keepalive: bool = attrs.field(default=True, validator=_truth)
-    """The system's own probes, on top of the peers' pings."""
+    """The system's own probes, on top of the peers' pings. TCP only."""
 
     tcp_nodelay: bool = attrs.field(default=True, validator=_truth)
-    """Send answers at once."""
+    """Send answers at once. TCP only."""
 
     backlog: int = attrs.field(default=128, validator=_whole(1, 1 << 16))
     """Connections that the system accepts before we do."""
@@ -142,7 +142,7 @@ class RpcServerConfig:
     @bind_addr.validator
     def _check_bind_addr(self, attribute: attrs.Attribute[str], value: str) -> None:
         try:
-            Address.parse(value, low=0)
+            parse_address(value, low=0)
         except ConfigError as error:
             raise ConfigError(f"bind_addr: {error}") from None
 
@@ -154,5 +154,5 @@ class RpcServerConfig:
             )
 
     @property
-    def address(self) -> Address:
-        return Address.parse(self.bind_addr, low=0)
+    def address(self) -> AnyAddress:
+        return parse_address(self.bind_addr, low=0)

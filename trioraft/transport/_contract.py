@@ -23,6 +23,7 @@ import trio
 
 from .._types import NodeId
 from ..wire import Envelope, Pulse
+from ._address import parse_address
 
 
 @attrs.frozen
@@ -115,12 +116,20 @@ class MultiplexedTransport(ABC):
     async def serve(self, identity: Identity, receiver: Receiver, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the senders until cancelled; `started()` once the verbs may be used."""
 
+    def check_address(self, address: str) -> str:
+        """Return an address in the one form in which addresses are compared and told to other nodes.
+
+        Raises:
+            ConfigError: as `set_address`.
+        """
+        return str(parse_address(address))
+
     @abstractmethod
     def set_address(self, peer: NodeId, address: str) -> None:
         """Add a peer, or move it: the old connections are closed, the new address is dialled. The same address again: nothing.
 
         Raises:
-            ConfigError: no address of the form ``host:port`` or ``[::1]:port``, or one that this transport may not dial.
+            ConfigError: no address of a form that this transport knows, or one that it may not dial.
         """
 
     @abstractmethod
@@ -167,7 +176,7 @@ class MultiplexedTransport(ABC):
 
 
 class Acceptor(ABC):
-    """The listening side: `RpcServer` for TCP; the in-memory transport brings its own."""
+    """The listening side: `RpcServer` for TCP and Unix sockets; the in-memory transport needs none."""
 
     @abstractmethod
     async def serve(self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:

@@ -64,6 +64,8 @@ async def introduce(stream: trio.abc.Stream, me: Identity, peer: NodeId, lane: s
     if welcome.sender != peer:
         raise TransportError("wrong-node", peer, f"node {welcome.sender} answers there")
     identity = Identity(me.cluster_id, welcome.sender, welcome.store_id, welcome.incarnation)
+    # NB: a snapshot is sent by its caller's task, which the end of the transport cancels only here: the receiver may be gone by now.
+    await trio.lowlevel.checkpoint_if_cancelled()
     reason = receiver.check_peer(identity)
     if reason is not None:
         kind, text = split_reason(reason)

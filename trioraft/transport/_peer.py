@@ -9,13 +9,13 @@ import trio
 
 from .._errors import TransportError
 from .._types import NodeId
-from ._address import Address
+from ._address import AnyAddress
 from ._backoff import Backoff
 from ._config import TcpTransportConfig
 from ._contract import Identity, PeerStatistics, Receiver
 from ._greeting import APPEND, CONTROL, SNAPSHOT
 from ._outbox import Outbox, Overflow
-from ._sender import OpenStream, Sender
+from ._sender import OpenAny, Sender
 from ._snapshots import SnapshotConnections
 
 
@@ -23,10 +23,10 @@ class Peer:
     def __init__(
         self,
         node_id: NodeId,
-        address: Address,
+        address: AnyAddress,
         *,
         config: TcpTransportConfig,
-        open_stream: OpenStream,
+        open_stream: OpenAny,
         random: random.Random,
         on_incident: Callable[[], None],
     ) -> None:
@@ -61,7 +61,7 @@ class Peer:
                 nursery.start_soon(self.control.run, me, receiver)
                 nursery.start_soon(self.append.run, me, receiver)
 
-    def move(self, address: Address) -> None:
+    def move(self, address: AnyAddress) -> None:
         if address == self.address:
             return
         self.address = address

@@ -13,7 +13,7 @@ import trio
 
 from .._errors import TransportError
 from .._types import NodeId
-from ._address import Address
+from ._address import Address, AnyAddress
 from ._backoff import Backoff
 from ._batcher import Batcher
 from ._config import TcpTransportConfig
@@ -25,7 +25,10 @@ from ._remarks import Remarks, logger
 from ._statistics import LaneCounters
 
 OpenStream: TypeAlias = Callable[[Address], Awaitable[trio.abc.Stream]]
-"""Open a stream to an address: TCP by default. Raises OSError if there is none to be had."""
+"""Open a stream to a ``host:port``: TCP by default. Raises OSError if there is none to be had."""
+
+OpenAny: TypeAlias = Callable[[AnyAddress], Awaitable[trio.abc.Stream]]
+"""The same for addresses of any form."""
 
 
 class Sender:
@@ -33,11 +36,11 @@ class Sender:
         self,
         peer: NodeId,
         lane: str,
-        address: Address,
+        address: AnyAddress,
         outbox: Outbox,
         *,
         config: TcpTransportConfig,
-        open_stream: OpenStream,
+        open_stream: OpenAny,
         backoff: Backoff,
     ) -> None:
         self.peer, self.lane, self.outbox = peer, lane, outbox
@@ -55,7 +58,7 @@ class Sender:
                 await self._run_once(me, receiver)
                 await self._backoff.wait()
 
-    def move(self, address: Address) -> None:
+    def move(self, address: AnyAddress) -> None:
         """The peer is somewhere else now: drop what is open or being dialled, and dial there at once."""
         self._address = address
         self._was_refused = False

@@ -11,6 +11,7 @@ a peer ends every connection of the older one.
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Protocol
 
 import attrs
@@ -19,13 +20,13 @@ import trio
 from .._errors import TransportError, WireError
 from .._types import NodeId
 from ..wire import Hello, ProtocolVersionError, decode_hello
-from ._address import Address
+from ._address import AnyAddress, UnixAddress
 from ._config import RpcServerConfig
 from ._contract import Acceptor, Identity, Receiver, SnapshotReceiver
 from ._greeting import SNAPSHOT, answer, judge, receive_greeting
 from ._inbound import BadFrame, InboundReader
 from ._remarks import Remarks, logger
-from ._socket import set_options
+from ._socket import open_listeners, remote_address, set_options
 from ._statistics import InboundCounters, InboundStatistics, ServerStatistics
 
 _ABSENT_PEERS_MAX = 1024
@@ -62,7 +63,7 @@ class _Caller:
 
 
 class RpcServer(Acceptor):
-    """The TCP listener of a node."""
+    """The listener of a node, on TCP or on a Unix socket."""
 
     def __init__(self, config: RpcServerConfig, manager: ServedNode) -> None:
         self._config, self._node = config, manager
@@ -75,7 +76,7 @@ class RpcServer(Acceptor):
         self._remarks = Remarks()
 
     async def serve(self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen until cancelled; `started()` with the addresses that are bound, as ``host:port``.
+        """Listen until cancelled; `started()` with the addresses that are bound, as peers dial them.
 
         Raises:
             TransportError: ``bind``: the address cannot be listened on.
@@ -83,29 +84,29 @@ class RpcServer(Acceptor):
         """
         address = self._config.address
         try:
-            listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=self._config.backlog)
+            listeners, bound = await open_listeners(address, self._config.backlog)
         except OSError as error:
             raise TransportError("bind", None, f"cannot listen on {address}: {error}") from error
-        bound = [_bound_address(listener.socket) for listener in listeners]
         if not address.is_loopback:
             logger.warning("listening on %s in plain TCP: whoever can reach it can read everything and act as any node", ", ".join(bound))
         else:
             logger.info("listening on %s", ", ".join(bound))
         async with trio.open_nursery() as nursery:
             task_status.started(bound)
-            await trio.serve_listeners(self._serve_socket, listeners, handler_nursery=nursery)
+            await trio.serve_listeners(partial(self._serve_socket, address), listeners, handler_nursery=nursery)
 
-    async def _serve_socket(self, stream: trio.SocketStream) -> None:
+    async def _serve_socket(self, here: AnyAddress, stream: trio.SocketStream) -> None:
         try:
-            set_options(stream, nodelay=self._config.tcp_nodelay, keepalive=self._config.tcp_keepalive)
-            remote = str(Address(*stream.socket.getpeername()[:2]))
+            if not isinstance(here, UnixAddress):
+                set_options(stream, nodelay=self._config.tcp_nodelay, keepalive=self._config.tcp_keepalive)
+            remote = remote_address(stream, here)
         except OSError:
             await trio.aclose_forcefully(stream)
             return
         await self.serve_stream(stream, remote)
 
     async def serve_stream(self, stream: trio.abc.Stream, remote: str) -> None:
-        """Serve one connection that was accepted elsewhere (a Unix socket, TLS) until it ends, then close it.
+        """Serve one connection that was accepted elsewhere (over TLS, for instance) until it ends, then close it.
 
         Args:
             remote: where it came from, for the log.
@@ -276,7 +277,3 @@ class RpcServer(Acceptor):
             messages=counters.messages,
             bad_messages=counters.bad_messages,
         )
-
-
-def _bound_address(socket: trio.socket.SocketType) -> str:
-    return str(Address(*socket.getsockname()[:2]))

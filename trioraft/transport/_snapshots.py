@@ -35,9 +35,9 @@ class SnapshotConnections:
             raise TransportError(
                 "too-large", self._peer, f"a piece of {len(data)} bytes; at most {self._config.frame_bytes_max} go into a frame"
             )
-        if not self._is_running:
-            raise TransportError("not-serving", self._peer, "the transport does not run")
         async with self._places:
+            if not self._is_running:
+                raise TransportError("not-serving", self._peer, "the transport does not run")
             with trio.CancelScope() as scope:
                 self._sends.add(scope)
                 try:

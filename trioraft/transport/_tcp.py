@@ -1,4 +1,4 @@
-"""The transport over TCP, or over any other stream that an opener brings.
+"""The transport over TCP and Unix sockets, or over any other stream that an opener brings. The form of an address decides.
 
 Each node dials its peers, so between two nodes there are two sets of connections, each carrying one direction; that both dial at
 once is the normal case and needs no agreement. What comes in is the business of `RpcServer`.
@@ -15,17 +15,18 @@ import trio
 from .._errors import ConfigError, TransportError
 from .._types import NodeId
 from ..wire import BODY_OVERHEAD_MAX, MESSAGE_OVERHEAD_MAX, RECORD_HEADER_SIZE, Envelope, Pulse
-from ._address import Address
+from ._address import AnyAddress, UnixAddress, parse_address
 from ._config import TcpTransportConfig
 from ._contract import Identity, MultiplexedTransport, Receiver, TransportStatistics
 from ._incidents import Incidents
 from ._peer import Peer
 from ._sender import OpenStream
 from ._socket import open_tcp
+from ._unix import open_unix
 
 
 class TcpTransport(MultiplexedTransport):
-    """One node's senders over TCP: two lanes per peer, and connections for snapshots."""
+    """One node's senders: two lanes per peer, and connections for snapshots. A peer is dialled over TCP, or at its Unix socket."""
 
     def __init__(
         self, config: TcpTransportConfig | None = None, random: random_module.Random | None = None, *, open_stream: OpenStream | None = None
@@ -33,12 +34,13 @@ class TcpTransport(MultiplexedTransport):
         """
         Args:
             random: draws the jitter of the waits between attempts.
-            open_stream: opens a stream to an address instead of plain TCP; whoever brings one answers for what it protects.
+            open_stream: opens a stream to a ``host:port`` instead of plain TCP; whoever brings one answers for what it protects.
+                Unix sockets are dialled as such whatever it is.
         """
         self._config = config if config is not None else TcpTransportConfig()
         self._random = random if random is not None else random_module.Random()
         self._may_leave = self._config.insecure or open_stream is not None
-        self._open_stream = open_stream or partial(open_tcp, nodelay=self._config.tcp_nodelay, keepalive=self._config.tcp_keepalive)
+        self._open_tcp = open_stream or partial(open_tcp, nodelay=self._config.tcp_nodelay, keepalive=self._config.tcp_keepalive)
         self._peers: dict[NodeId, Peer] = {}
         self._incidents = Incidents()
         self._dropped_unknown = 0
@@ -63,16 +65,26 @@ class TcpTransport(MultiplexedTransport):
         finally:
             self._is_over = True
 
-    def set_address(self, peer: NodeId, address: str) -> None:
-        parsed = Address.parse(address)
+    def check_address(self, address: str) -> str:
+        return str(self._parse(address))
+
+    def _parse(self, address: str) -> AnyAddress:
+        parsed = parse_address(address)
         if not self._may_leave and not parsed.is_loopback:
             raise ConfigError(f"{address} is no loopback address, and plain TCP protects nothing: say insecure=True in TcpTransportConfig")
+        return parsed
+
+    def set_address(self, peer: NodeId, address: str) -> None:
+        parsed = self._parse(address)
         if peer in self._peers:
             self._peers[peer].move(parsed)
         elif self._serving is None or peer != self._serving[1].node_id:
             self._add(peer, parsed)
 
-    def _add(self, peer: NodeId, address: Address) -> None:
+    async def _open_stream(self, address: AnyAddress) -> trio.abc.Stream:
+        return await (open_unix(address) if isinstance(address, UnixAddress) else self._open_tcp(address))
+
+    def _add(self, peer: NodeId, address: AnyAddress) -> None:
         added = self._peers[peer] = Peer(
             peer,
             address,

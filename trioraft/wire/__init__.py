@@ -18,11 +18,14 @@ from ._codec import (
 )
 from ._compression import Compression as Compression, default_compression as default_compression
 from ._envelope import (
+    NO_GROUP as NO_GROUP,
     Envelope as Envelope,
     Forward as Forward,
     ForwardOutcome as ForwardOutcome,
     ForwardReply as ForwardReply,
     GroupMessage as GroupMessage,
+    NodeAddress as NodeAddress,
+    RequestKind as RequestKind,
     SnapshotAnswer as SnapshotAnswer,
     SnapshotReply as SnapshotReply,
 )
@@ -40,6 +43,7 @@ from ._handshake import (
     encode_hello as encode_hello,
     encode_welcome as encode_welcome,
 )
+from ._message import ADDRESS_BYTES_MAX as ADDRESS_BYTES_MAX
 from ._pulse import (
     PULSE_LINES_MAX as PULSE_LINES_MAX,
     Pulse as Pulse,

@@ -22,7 +22,7 @@ from .._errors import InvariantError, WireError
 from .._types import Member, NodeId
 from ..core import AppendEntries
 from ._body import BodyKind
-from ._envelope import Envelope, Forward, ForwardReply, SnapshotReply
+from ._envelope import Envelope, Forward, ForwardReply, NodeAddress, SnapshotReply
 from ._message import SNAPSHOT_TEXT_BYTES_MAX, decode_message, encode_message
 from ._record import RECORD_HEADER_SIZE
 from ._strict import decode_strict
@@ -97,6 +97,8 @@ def message_size(envelope: Envelope) -> int:
         return MESSAGE_OVERHEAD_MAX + len(message.payload)
     if isinstance(message, ForwardReply):
         return MESSAGE_OVERHEAD_MAX + len(message.body)
+    if isinstance(message, NodeAddress):
+        return MESSAGE_OVERHEAD_MAX + len(message.address.encode())
     if isinstance(message, SnapshotReply):
         return MESSAGE_OVERHEAD_MAX + SNAPSHOT_TEXT_BYTES_MAX
     return MESSAGE_OVERHEAD_MAX

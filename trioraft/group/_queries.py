@@ -1,0 +1,105 @@
+"""Questions to a machine, asked between two commands.
+
+A question comes with the index that its answer must show (`Applier.ask`). When that is applied, an inline machine is asked at once; a
+blocking one in its thread, all that are due in one hop, before its next batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import outcome
+
+from .._errors import RaftError
+from .._machine import StateMachine
+from .._types import Index
+from ._waiter import Token
+
+Answer: TypeAlias = "outcome.Value[Any] | outcome.Error"
+
+
+class QueryFailedError(RaftError):
+    """The machine's `query` raised what is no `Exception`, such as `SystemExit`: that must not get loose on the event loop."""
+
+
+class Question:
+    """A query, and who wants the answer; a `Token` itself, for the index from which on the answer is good."""
+
+    __slots__ = ("_ask", "_is_abandoned", "applied_index", "query", "token")
+
+    def __init__(self, query: Any, token: Token, ask: Callable[[Index, Question], None]) -> None:
+        self.query, self.token, self._ask = query, token, ask
+        self.applied_index: Index = 0
+        """What the answer shows."""
+        self._is_abandoned = False
+
+    def abandon(self) -> None:
+        """Whoever asked has left: the machine need not be asked."""
+        self._is_abandoned = True
+
+    def succeed(self, index: Index) -> None:
+        if not self._is_abandoned:
+            self._ask(index, self)
+
+    def fail(self, error: Exception) -> None:
+        self.token.fail(error)
+
+    def tell(self, answer: Answer, applied_index: Index) -> None:
+        """Hand the machine's answer on."""
+        self.applied_index = applied_index
+        if isinstance(answer, outcome.Value):
+            self.token.succeed(answer.value)
+        elif isinstance(answer.error, Exception):
+            self.token.fail(answer.error)
+        else:
+            self.token.fail(QueryFailedError(f"the state machine raised {type(answer.error).__name__}"))
+
+
+def answer(machine: StateMachine, question: Question) -> Answer:
+    """Ask the machine, where its commands are applied."""
+    try:
+        return outcome.Value(machine.query(question.query))
+    except KeyboardInterrupt:
+        raise  # meant for the program, and not an answer
+    except BaseException as error:  # noqa: BLE001, ASYNC103  # whatever it is, it is the business of whoever asked
+        return outcome.Error(error)  # noqa: ASYNC104  # as above: nothing here is cancelled
+
+
+class Questions:
+    """Those that are due, because everything that their answers must show is applied."""
+
+    def __init__(self, machine: StateMachine) -> None:
+        self._machine = machine
+        self._due: list[Question] = []
+        self._begun: list[Question] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._due)
+
+    def add(self, question: Question) -> None:
+        self._due.append(question)
+
+    def forget(self, question: Question) -> None:
+        """Whoever asked has left. A question that is in a thread is answered, to nobody."""
+        self._due = [due for due in self._due if due is not question]
+
+    def begin(self) -> None:
+        """The next `ask` is for those that are due now."""
+        self._begun, self._due = self._due, []
+
+    def ask(self) -> list[Answer]:
+        """Have the machine answer, where its commands are applied; in its thread, maybe."""
+        return [answer(self._machine, question) for question in self._begun]
+
+    def tell(self, answers: Sequence[Answer], applied_index: Index) -> None:
+        """Hand the answers on; they show everything up to `applied_index`."""
+        begun, self._begun = self._begun, []
+        for question, answered in zip(begun, answers, strict=True):
+            question.tell(answered, applied_index)
+
+    def fail(self, error: Exception) -> None:
+        """Nobody will be asked any more."""
+        questions, self._begun, self._due = [*self._begun, *self._due], [], []
+        for question in questions:
+            question.fail(error)

@@ -1,0 +1,95 @@
+"""Reads of a group: who is asked for the index that an answer must show, and which machine for the answer."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+import trio
+
+from .._errors import ConfigError
+from .._types import Index
+from ..core import GroupConfig, Raft, Read
+from ..wire import RequestKind, encode_value
+from ._applier import Applier
+from ._host import Host
+from ._leadership import Leadership
+from ._queries import Question
+from ._requests import Requests
+from ._waiter import Waiter
+
+ReadLevel: TypeAlias = Literal["linearizable", "lease", "follower", "stale"]
+
+
+@attrs.frozen
+class StaleRead:
+    """What one replica answered, and as of when."""
+
+    value: Any
+    applied_index: Index
+    """Everything up to this is in `value`, and nothing behind it."""
+
+
+class Reader:
+    """Asks on behalf of callers on this node."""
+
+    def __init__(self, core: Raft, applier: Applier, requests: Requests, leadership: Leadership, config: GroupConfig, host: Host) -> None:
+        self._core, self._applier, self._requests, self._leadership = core, applier, requests, leadership
+        self._has_leases: Final = config.lease_reads
+        self._host = host
+
+    async def read(self, query: Any, level: ReadLevel) -> Any:
+        """See `RaftGroup.read`."""
+        match level:
+            case "linearizable":
+                return await self._read_at_leader(query)
+            case "follower":
+                return (await self._read_here(await self.read_index(), query)).value
+            case "stale":
+                return await self._read_here(0, query)
+            case "lease":
+                return await self._read_by_lease(query)
+        raise ConfigError(f"a level of reads is linearizable, lease, follower or stale, not {level!r}")
+
+    async def read_index(self) -> Index:
+        """From which index on a state shows everything acknowledged by now, as the leader says."""
+        index: Index = await self._requests.ask(RequestKind.READ_INDEX, b"")
+        return index
+
+    async def _read_by_lease(self, query: Any) -> Any:
+        if not self._has_leases:
+            raise ConfigError("leases are off in this group: set GroupConfig(lease_reads=True) on all its members")
+        if self._holds_lease:
+            read = await self._read_here(self._core.commit_index, query)
+            # NB: looked at again: the process may have been stopped meanwhile, and another have been elected.
+            if self._holds_lease:
+                return read.value
+        return await self._read_at_leader(query)
+
+    @property
+    def _holds_lease(self) -> bool:
+        return self._host.now() < self._core.lease_until
+
+    async def _read_at_leader(self, query: Any) -> Any:
+        if self._leadership.leader != self._host.node_id:
+            return await self._requests.ask(RequestKind.QUERY, encode_value(query))
+        # As it is: only a query that travels need be a CBOR value.
+        waiter = Waiter()
+        question = Question(query, waiter, self._applier.ask)
+        self._requests.put(Read(question))
+        return (await self._answer(question, waiter)).value
+
+    async def _read_here(self, index: Index, query: Any) -> StaleRead:
+        """The answer of this replica's machine, once it has applied everything up to `index`."""
+        waiter = Waiter()
+        question = Question(query, waiter, self._applier.ask)
+        question.succeed(index)
+        return await self._answer(question, waiter)
+
+    async def _answer(self, question: Question, waiter: Waiter) -> StaleRead:
+        try:
+            return StaleRead(await waiter.wait(), question.applied_index)
+        except trio.Cancelled:
+            question.abandon()
+            self._applier.forget(question)
+            raise

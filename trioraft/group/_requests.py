@@ -1,0 +1,140 @@
+"""Requests on their way to the group's leader: its core, if it leads here, or its node.
+
+A request is a kind and bytes, whoever made it, so that the leader takes one from another node just as its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from .._errors import BusyError, ChangeRefusedError, ConfigError, NotLeaderError, WireError
+from .._types import GroupKey, NodeId
+from ..core import ChangeMembers, EntryKind, Propose, Read, Request, Target, TransferLeadership
+from ..wire import RequestKind, decode_value, encode_value
+from ._applier import Applier
+from ._host import Host
+from ._inbox import Inbox
+from ._leadership import Leadership
+from ._queries import Question
+from ._session_table import check_entry
+from ._waiter import Token, Waiter
+
+
+class Requests:
+    """What one replica does with a request."""
+
+    def __init__(
+        self, key: GroupKey, inbox: Inbox, applier: Applier, leadership: Leadership, host: Host, stopped_error: Callable[[], Exception]
+    ) -> None:
+        self._key: Final = key
+        self._inbox, self._applier, self._leadership, self._host = inbox, applier, leadership, host
+        self._stopped_error = stopped_error
+
+    async def ask(self, kind: RequestKind, payload: bytes) -> Any:
+        """Bring a request of this node to where the leader is, and wait for the answer.
+
+        *Cancellation:* what was asked for may be done all the same; only the answer is lost.
+        """
+        waiter = Waiter()
+        self.hand_over(kind, payload, waiter)
+        return await waiter.wait()
+
+    def hand_over(self, kind: RequestKind, payload: bytes, token: Token, *, forwarded: bool = False) -> None:
+        """Bring a request to where the leader is. The token hears all that follows, refusals included.
+
+        Args:
+            forwarded: it came from another node already, so it goes no further.
+        """
+        leader = self._leadership.leader
+        if leader == self._host.node_id:
+            try:
+                self.put(self._event(kind, payload, token))
+            except (WireError, ConfigError, ChangeRefusedError) as error:
+                token.fail(error)
+        elif self._leadership.has_stopped:
+            token.fail(self._stopped_error())
+        elif leader is None or forwarded:
+            token.fail(NotLeaderError(leader))
+        else:
+            self._host.forward(leader, self._key, kind, payload, token)
+
+    def put(self, request: Request) -> None:
+        """Hand a request to the core of this replica, which leads."""
+        if type(request) is Propose:
+            self._host.counters.proposals += 1
+            if not self._host.has_room:
+                request.token.fail(BusyError("the log's queue is full, or its disk is: propose again later"))
+                return
+        if not self._inbox.put_request(request):
+            request.token.fail(BusyError(f"group {self._key.group_id} has no room for more requests: ask again later"))
+
+    def _event(self, kind: RequestKind, payload: bytes, token: Token) -> Request:
+        match kind:
+            case RequestKind.COMMAND:
+                return Propose(token, payload)
+            case RequestKind.SESSION:
+                check_entry(payload)
+                return Propose(token, payload, EntryKind.SESSION)
+            case RequestKind.QUERY:
+                return Read(Question(decode_value(payload), token, self._applier.ask))
+            case RequestKind.READ_INDEX:
+                return Read(token)
+            case RequestKind.CHANGE_MEMBERS:
+                return self._change(decode_value(payload), token)
+            case RequestKind.TRANSFER:
+                return TransferLeadership(token, _node_or_none(decode_value(payload)))
+
+    def _change(self, value: Any, token: Token) -> ChangeMembers:
+        if type(value) is not list or len(value) != 3:
+            raise ConfigError("a change of membership is [voters, learners, expected index or null]")
+        voters, learners, expect = _node_set(value[0]), _node_set(value[1]), value[2]
+        if expect is not None:
+            _check_index(expect)
+        target = Target(voters, learners)
+        strangers = sorted(node_id for node_id in voters | learners if not self._host.knows_address(node_id))
+        if strangers:
+            text = f"the leader, node {self._host.node_id}, knows no address of nodes {strangers}: tell it by set_address"
+            raise ChangeRefusedError("unknown_node", text)
+        return ChangeMembers(token, target, expect)
+
+
+def encode_change(voters: Iterable[NodeId], learners: Iterable[NodeId], expect: int | None) -> bytes:
+    """The payload of a change of membership, as `RequestKind.CHANGE_MEMBERS` says.
+
+    Raises:
+        ConfigError: what is no node id, or no index.
+    """
+    if expect is not None:
+        _check_index(expect)
+    return encode_value([sorted({_node(node_id) for node_id in ids}) for ids in (voters, learners)] + [expect])
+
+
+def encode_target(target: NodeId | None) -> bytes:
+    """The payload of a transfer of leadership, as `RequestKind.TRANSFER` says.
+
+    Raises:
+        ConfigError: what is no node id.
+    """
+    return encode_value(_node_or_none(target))
+
+
+def _check_index(value: Any) -> None:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ConfigError(f"the expected index of a configuration is a whole number from 0, not {value!r}")
+
+
+def _node_set(value: Any) -> frozenset[NodeId]:
+    if type(value) is not list:
+        raise ConfigError(f"members are a list of node ids, not {value!r}")
+    return frozenset(_node(node_id) for node_id in value)
+
+
+def _node_or_none(value: Any) -> NodeId | None:
+    return None if value is None else _node(value)
+
+
+def _node(value: Any) -> NodeId:
+    if type(value) is not int or not 1 <= value < 1 << 32:
+        raise ConfigError(f"a node id is a whole number from 1 to 2**32 - 1, not {value!r}")
+    return value
