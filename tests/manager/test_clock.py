@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 
+import pytest
 import trio
 import trio.testing
 
@@ -97,3 +99,30 @@ async def test_sleeping_until_a_moment_reaches_it(autojump_clock: trio.testing.M
         moment = clock.now() + ahead
         await trio.sleep_until(clock.trio_time(moment))
         assert moment <= clock.now() <= moment + 1
+
+
+async def test_time_that_the_machine_was_suspended_counts_and_never_goes_back(
+    mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a moment of it: a lease lasts no longer than an election timeout."""
+    asleep, between = 0.0, 0.0
+    awake = 100.0
+
+    def read(which: int) -> float:
+        nonlocal awake
+        awake += between  # the scheduler comes between two readings
+        return awake + (asleep if which == getattr(time, "CLOCK_BOOTTIME", None) else 0.0)
+
+    monkeypatch.setattr(time, "clock_gettime", read)
+    clock = NodeClock()
+    start = clock.now()
+    between = 0.25
+    assert clock.now() == start, "only the scheduler was there"
+    between, asleep = 0.0, 0.3
+    assert clock.now() == pytest.approx(start + 300, abs=1)
+    assert clock.trio_time(start + 1000) == pytest.approx(trio.current_time() + 0.7, abs=0.002)
+    between = 0.25
+    assert clock.now() == pytest.approx(start + 300, abs=1), "what was counted stays"
+    asleep = 3600.0
+    mock_clock.jump(1)
+    assert start + 1000 + 3_599_000 < clock.now() <= start + 1000 + 3_600_000
