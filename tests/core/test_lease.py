@@ -324,3 +324,36 @@ def test_while_a_lease_counts_nobody_else_leads(seed: int) -> None:
     network.wait(8 * E)
     assert len(network.leaders) == 1
     assert {raft.deadline for raft in network.nodes.values()} == {NEVER}
+
+
+def test_a_sole_voter_that_starts_again_waits_for_whoever_made_it_that() -> None:
+    """Node 2 has removed itself, does not know yet that this is committed, and has a lease from node 1 alone."""
+    network = Network((1, 2), config=LEASED)
+    network.wait(2 * E)
+    network.elect(2)
+    network.wait(3 * E)
+    network.stall(1)
+    network.change(2, 1)
+    network.deliver()
+    network.read_index(2, "read")
+    network.deliver()
+    assert network.answered == [("read", 1)]
+    lease_until = network.nodes[2].lease_until
+    assert lease_until > network.now
+    # The entry is durable, but word of that is lost; then the process ends.
+    network.cut(1, 2)
+    network.sync(1)
+    network.restart(1)
+    while network.now <= lease_until:
+        assert network.nodes[1].role is Role.FOLLOWER
+        network.wait(H)
+    network.wait(2 * E)
+    assert network.nodes[1].role is Role.LEADER
+
+
+def test_a_sole_voter_that_knows_so_waits_for_nobody() -> None:
+    network = Network((1,), config=LEASED)
+    network.wait(0)
+    network.restart(1)
+    network.wait(0)
+    assert network.leaders == [1]

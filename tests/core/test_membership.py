@@ -678,6 +678,29 @@ def test_one_that_is_not_a_voter_any_more_is_needed_until_that_is_committed() ->
     assert roles == [Role.PRE_CANDIDATE, Role.CANDIDATE, Role.LEADER]
 
 
+def test_one_that_has_joined_and_removed_itself_is_needed_too_after_a_restart() -> None:
+    """It knows of no entry then that it is committed, least of all of the one that made it a voter."""
+    network = Network((2,))
+    network.elect(2)
+    network.add_node(1)
+    network.change(2, 1, 2)
+    network.wait(3 * E)
+    network.transfer(2, 1)
+    network.wait(E)
+    assert network.leaders == [1]
+    network.cut(1, 2)
+    network.change(1, 2)
+    network.deliver()
+    network.crash(1)
+    network.heal()
+    network.restart(1)
+    assert (network.nodes[1].commit_index, network.nodes[1].configuration) == (0, voters_of(2))
+    network.wait(20 * E)
+    assert network.leaders == [2]
+    assert network.nodes[2].configuration == voters_of(2)
+    assert network.nodes[1].is_removed
+
+
 # Everybody
 
 

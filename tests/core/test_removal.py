@@ -91,6 +91,39 @@ def test_a_life_that_never_was_committed_is_told_too() -> None:
     assert turns.settle(0) == [Removed(N1, Member(4, EntryId(1, 2)), 1, 2)]
 
 
+def test_a_life_that_cannot_begin_any_more_is_told_although_its_entry_was_further_on() -> None:
+    """Two leaders add the same node. The first one's entry is lost, and the other's has a lower index; both have reached the node."""
+    network = Network((1, 2, 3))
+    network.elect(1)
+    network.wait(E)
+    network.add_node(4)
+    network.cut(1, 2)
+    network.cut(1, 3)
+    network.propose(1, b"a", b"b", b"c", b"d")
+    network.change(1, 1, 2, 3, learners=(4,))
+    network.deliver()
+    assert (network.nodes[4].me, network.nodes[4].has_place) == (Member(4, EntryId(1, 6)), True)
+    network.isolate(1)
+    network.wait(5 * E)
+    leader = network.leader
+    assert leader in (2, 3)
+    network.change(leader, 1, 2, 3, learners=(4,))
+    network.wait(E)
+    network.heal()
+    network.wait(5 * E)
+    again = Member(4, EntryId(2, 3))
+    assert (network.nodes[4].me, network.nodes[leader].configuration.member(4)) == (again, again)
+    network.change(network.leader, 1, 2, 3, 4)
+    network.wait(5 * E)
+    assert network.nodes[4].configuration.voters == {1, 2, 3, 4}
+
+
+def test_a_life_of_the_present_term_may_begin_yet() -> None:
+    raft, turns = follower()
+    raft.step(PreVote(Member(4, EntryId(1, 3)), N1, 9, EntryId(1, 3)), 0)
+    assert not [m for m in turns.settle(0) if isinstance(m, Removed)]
+
+
 def test_the_first_configuration_has_removed_nobody() -> None:
     raft = make_raft(log=[1], term=1)
     raft.step(PreVote(N9, N1, 1, EntryId(1, 1)), 0)
@@ -143,7 +176,7 @@ def test_word_of_a_removal_is_for_one_life_only() -> None:
     raft = make_raft(configuration=configuration, term=5)
     me = Member(1, EntryId(4, 7))
     raft.step(Removed(N2, N1, 5, 6), 0)
-    raft.step(Removed(N2, me, 5, 6), 0)
+    raft.step(Removed(N2, me, 4, 6), 0)
     raft.step(Removed(me, me, 5, 7), 0)
     assert raft.dropped == {"wrong target": 2, "malformed": 1}
     assert not raft.is_removed

@@ -42,6 +42,10 @@ class Configurations:
         """The one in force at `index`, which is not before the beginning of the log."""
         return self._history[max(self._find(index) - 1, 0)][1]
 
+    def since(self, index: Index) -> list[Configuration]:
+        """The one in force at `index`, and all that follow it."""
+        return [configuration for _, configuration in self._history[max(self._find(index) - 1, 0) :]]
+
     def append(self, index: Index, configuration: Configuration) -> None:
         self._history.append((index, configuration))
         self._look()

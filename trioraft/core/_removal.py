@@ -34,18 +34,21 @@ def admits_members(replica: Replica, message: Any, kind: type, now: Millis) -> b
         # NB: not even a refusal: that would carry a term from one group into the other.
         replica.drop("other genesis")
         return False
+    is_superseded = kind is not Removed and replica.is_superseded(source)
+    # NB: whatever life of this node it means, and whether that is over: everybody that it knows may have another one by now, or none.
+    if (
+        (is_superseded or kind in FROM_LEADERS or kind in FOR_VOTES)
+        and not replica.is_counted(source)
+        and _is_known_removed(replica, source)
+    ):
+        replica.send(Removed(replica.me, source, replica.term, _committed(replica).index))
+        replica.drop("removed source")
+        return False
     if target != replica.me and not _is_called_anew(replica, source, target, kind, now):
         replica.drop("wrong target")
         return False
     if replica.is_out:
         replica.drop("removed")
-        return False
-    if kind is Removed or replica.is_counted(source):
-        return True
-    is_superseded = replica.is_superseded(source)
-    if (is_superseded or kind in FROM_LEADERS or kind in FOR_VOTES) and _is_known_removed(replica, source):
-        replica.send(Removed(replica.me, source, replica.term, _committed(replica).index))
-        replica.drop("removed source")
         return False
     if is_superseded:
         replica.drop("former replica")
@@ -82,10 +85,12 @@ def _is_called_anew(replica: Replica, leader: Member, target: Member, kind: type
 
 
 def _is_known_removed(replica: Replica, source: Member) -> bool:
-    """Whether this life of a node ended at or before the newest configuration that is committed here."""
-    known = _committed(replica)
+    """Whether this life of a node ended at or before the newest configuration that is committed here, or can never begin."""
+    known, log = _committed(replica), replica.log
+    # NB: the entry of a life need not be behind another's to be lost: none of an older term can follow what is committed in a newer one.
+    is_decided = source.replica.index <= known.index or source.replica.term < log.term_at(log.commit_index)
     # The first configuration has removed nobody.
-    return source.replica.index <= known.index != 0 and known.replicas.get(source.node_id) != source.replica
+    return is_decided and known.index != 0 and known.replicas.get(source.node_id) != source.replica
 
 
 def tell_removed(replica: Replica) -> None:
@@ -105,7 +110,7 @@ def _committed(replica: Replica) -> Configuration:
 
 
 def on_removed(replica: Replica, state: RoleState, message: Removed, now: Millis) -> None:
-    if message.index < replica.me.replica.index:
+    if message.index < replica.me.replica.index and message.term <= replica.me.replica.term:
         replica.drop("malformed")
         return
     replica.told_removed(now)

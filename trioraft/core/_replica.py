@@ -150,7 +150,9 @@ class Replica:
         self.bound_to: Member | None = None
         self.bound_until = LONG_AGO
         """Until then a lease of `bound_to` may count on this replica. None: it may have been bound before it was started, to anybody."""
-        if config.lease_reads and self.configuration.voter_ids() != (me.node_id,):
+        is_sole_voter = self.configuration.voter_ids() == (me.node_id,)
+        # NB: whoever has made it the sole voter may still lead, and have a lease, until it knows that this is committed.
+        if config.lease_reads and not (is_sole_voter and self.log.configurations.newest_index <= self.log.commit_index):
             self.bound_until = now + timing.election_timeout
 
         self.messages: list[Message] = []
@@ -217,15 +219,16 @@ class Replica:
 
     @property
     def _is_still_needed(self) -> bool:
-        """Whether it votes by what is committed, and no more by what may be.
+        """Whether it votes by what is committed or may be, and no more by the newest of that.
 
         Dissertation 4.2.2, figure 4.6: nobody else may have that entry, and then nobody else can be elected. Its own vote does not count.
         """
         log, me = self.log, self.me
         if log.configurations.newest_index <= log.commit_index or self.was_told_removed:
             return False
-        committed = log.configurations.at(log.commit_index)
-        return committed.replicas.get(me.node_id) == me.replica and committed.is_voter(me.node_id)
+        # NB: after a start less is known to be committed than is: it may have come to vote since.
+        since = log.configurations.since(log.commit_index)
+        return any(known.replicas.get(me.node_id) == me.replica and known.is_voter(me.node_id) for known in since)
 
     @property
     def is_removed(self) -> bool:
