@@ -244,6 +244,22 @@ def test_MB_8_whatever_its_term() -> None:
     assert (network.leader, network.nodes[1].term, network.nodes[2].term) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("voters", [(1, 2), (4,)], ids=["all came back", "all gone"])
+def test_MB_8_whatever_has_become_of_those_that_it_asks(voters: tuple[int, ...]) -> None:
+    """It asks for lives that are over: of members that have been added again, or of others that have been removed."""
+    network = cut_off_and_removed()
+    network.add_node(4)
+    for step in ((1, 2, 4), (4,), voters):
+        network.change(network.leader or 0, *step)
+        network.wait(5 * E)
+    assert network.nodes[network.leader or 0].configuration.voters == {*voters}
+    assert Member(1) not in {network.nodes[node_id].me for node_id in voters}
+    network.heal()
+    network.wait(9 * E)
+    assert network.nodes[3].is_removed
+    assert network.nodes[3].deadline == NEVER
+
+
 def test_an_old_leader_that_was_removed_while_it_was_cut_off_is_told() -> None:
     network = Network()
     network.elect(1)

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from trioraft import ConfigError, GroupExistsError, NotLeaderError, StaleRead
+from trioraft import ConfigError, CorruptLogError, GroupExistsError, NotLeaderError, StaleRead
 
 from .cluster import Cluster, SimNode, eventually, propose_until_done, running_cluster
 from .test_membership import applied, change, others
@@ -124,3 +124,51 @@ async def test_a_joined_group_that_was_never_added_waits_and_disturbs_nobody(aut
             await joined.up.remove_group(1)
             assert joined.up.group_ids == []
             assert others(cluster, leader, joined)
+
+
+def damage(node: SimNode, command: bytes) -> None:
+    """Change a bit of a command in the log of a node that does not run."""
+    path = "/data/wal/00000001.wal"
+    data = bytearray(node.disk.contents(path))
+    data[data.rindex(command)] ^= 1
+    node.disk.overwrite(path, bytes(data))
+
+
+async def test_a_damaged_group_is_repaired_by_another_replica_on_the_same_node(autojump_clock: trio.testing.MockClock) -> None:
+    async with running_cluster(groups=2, lazy=True) as cluster:
+        with trio.fail_after(300):
+            leader, damaged = await leader_and_other(cluster)
+            for command in ("the first", "the last"):
+                await leader.group().propose(command)
+            await cluster.settle()
+            before = leader.group().status().replicas[damaged.node_id]
+            await cluster.stop(damaged.node_id)
+            damage(damaged, b"the last")
+            await cluster.start(damaged.node_id)
+            manager = damaged.up
+            with pytest.raises(CorruptLogError):
+                await manager.add_group(1, members={1, 2, 3})
+            rest = {1, 2, 3} - {damaged.node_id}
+            await change(leader.group(), rest)
+            await manager.remove_group(1, force=True, incarnation=1, replica=before)
+            await cluster.join(damaged.node_id)
+            await trio.sleep(5)
+            assert damaged.group().status().last_index == 0, "nothing counts that was meant for the former replica"
+            await change(leader.group(), {1, 2, 3})
+            await applied(damaged, ["the first", "the last"])
+            assert damaged.group().status().replica > before
+            await propose_until_done(lambda: damaged.group(2).propose("the other group has lost nothing"))
+
+
+async def test_a_damaged_group_that_was_removed_without_its_number_never_comes_back(autojump_clock: trio.testing.MockClock) -> None:
+    async with running_cluster(lazy=True) as cluster:
+        with trio.fail_after(300):
+            leader, damaged = await leader_and_other(cluster)
+            await leader.group().propose("the last")
+            await cluster.settle()
+            await cluster.stop(damaged.node_id)
+            damage(damaged, b"the last")
+            await cluster.start(damaged.node_id)
+            await damaged.up.remove_group(1, force=True, incarnation=1)
+            with pytest.raises(GroupExistsError, match="was not told which replica"):
+                await cluster.join(damaged.node_id)

@@ -36,11 +36,8 @@ def admits_members(replica: Replica, message: Any, kind: type, now: Millis) -> b
         return False
     is_superseded = kind is not Removed and replica.is_superseded(source)
     # NB: whatever life of this node it means, and whether that is over: everybody that it knows may have another one by now, or none.
-    if (
-        (is_superseded or kind in FROM_LEADERS or kind in FOR_VOTES)
-        and not replica.is_counted(source)
-        and _is_known_removed(replica, source)
-    ):
+    asks = is_superseded or kind in FROM_LEADERS or kind in FOR_VOTES
+    if asks and not replica.is_counted(source) and _is_known_removed(replica, source):
         replica.send(Removed(replica.me, source, replica.term, _committed(replica).index))
         replica.drop("removed source")
         return False

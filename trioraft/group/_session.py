@@ -111,7 +111,7 @@ class Session:
     @property
     def _acknowledged(self) -> int:
         """No command up to this will be asked for again."""
-        self._given_up = {sequence for sequence in self._given_up if sequence + WINDOW >= self._next}
+        self._given_up = {sequence for sequence in self._given_up if sequence + WINDOW >= self._next - 1}
         return min([*self._under_way, *self._given_up, self._next]) - 1
 
     async def aclose(self) -> None:
