@@ -23,8 +23,6 @@ from trioraft.core import (
     AppendEntriesReply,
     Campaign,
     Configuration,
-    Entry,
-    EntryKind,
     GroupConfig,
     Heartbeat,
     HeartbeatReply,
@@ -35,8 +33,9 @@ from trioraft.core import (
     TimeoutNow,
     TimePassed,
     TransferLeadership,
-    encode_configuration,
 )
+from trioraft.core._membership import append_configuration
+from trioraft.core._roles import Leader
 
 LEFT_OUT = {
     10: "Does not apply: PreVote is always on, and prevents just this; with it, the follower stays in its term.",
@@ -341,10 +340,9 @@ def _(case: Case) -> None:
     network.loses = lambda message: isinstance(message, TimeoutNow)
     transfer(network, 3)
     leader = network[1].raft
-    index = leader.log.last_index + 1
-    removal = Configuration({1, 2}, index=index)
-    leader.log.append(Entry(index, leader.term, EntryKind.CONFIGURATION, encode_configuration(removal)))
-    leader.adopt_configuration(network[1].now)
+    assert isinstance(leader.state, Leader)
+    removal = Configuration({1, 2}, index=leader.log.last_index + 1)
+    append_configuration(leader, leader.state, removal, network[1].now)
     network[1].settle()
     network.deliver()
     check_transfer_refused(network, "no_voter")

@@ -30,7 +30,7 @@ def test_change_to_config(case: Case) -> None:
     before = Configuration.bootstrap([1])
     target = target_after(before, case["changes"])
     if case["transition"] == "auto":
-        after = next_configuration(before, target.voters, target.learners, ADDED_BY)
+        after = next_configuration(before, target, ADDED_BY)
     else:
         after = enter_joint(before, target, ADDED_BY)
     # Compared by their sets: what is added has a replica number, of which the table knows nothing.
@@ -39,7 +39,7 @@ def test_change_to_config(case: Case) -> None:
     if case["left"] is not None:
         left = leave_joint(after, ADDED_BY)
         assert attrs.evolve(left, replicas={}) == configuration(case["left"])
-        assert next_configuration(after, target.voters, target.learners, EntryId(1, 3)) == left
+        assert next_configuration(after, target, EntryId(1, 3)) == left
 
 
 @table("confchange_raft_level", "restore_round_trip")

@@ -21,26 +21,26 @@ def roles(members: list[list[str]]) -> tuple[set[int], set[int]]:
     return voters, by_id.keys() - voters
 
 
-def target_of(voters: set[int], learners: set[int], command: str, node_id: int) -> tuple[set[int], set[int]]:
+def target_of(voters: set[int], learners: set[int], command: str, node_id: int) -> Target:
     """Translate a command: here a node is told what to be, in one step."""
     voters, learners = set(voters), set(learners)
     is_there = node_id in voters | learners
     if command in ("demote", "promote_staged") and not is_there:
-        return voters, learners
+        return Target(frozenset(voters), frozenset(learners))
     voters.discard(node_id)
     learners.discard(node_id)
     if command in ("add_staging", "add_voter", "promote_staged"):
         voters.add(node_id)
     elif command in ("add_nonvoter", "demote"):
         learners.add(node_id)
-    return voters, learners
+    return Target(frozenset(voters), frozenset(learners))
 
 
 @table("membership_admin", "next_config")
 def test_next_config(case: Case) -> None:
     voters, learners = roles(case["current"])
     target = target_of(voters, learners, case["command"], case["node"])
-    after = next_configuration(Configuration(voters, learners=learners), *target, EntryId(1, 1))
+    after = next_configuration(Configuration(voters, learners=learners), target, EntryId(1, 1))
     assert (set(after.voters), set(after.learners)) == roles(case["next"])
 
 
@@ -51,12 +51,13 @@ def test_next_config(case: Case) -> None:
 )
 def test_config_validity(case: Case) -> None:
     if case["valid"]:
-        assert next_configuration(Configuration.bootstrap([1]), {1}, {2}, EntryId(1, 1)).members() == (1, 2)
+        target = Target(frozenset({1}), frozenset({2}))
+        assert next_configuration(Configuration.bootstrap([1]), target, EntryId(1, 1)).members() == (1, 2)
         return
     with pytest.raises(ConfigError):
         Configuration.bootstrap(())
     with pytest.raises(ChangeRefusedError):
-        next_configuration(Configuration.bootstrap([1]), (), (), EntryId(1, 1))
+        next_configuration(Configuration.bootstrap([1]), Target(frozenset()), EntryId(1, 1))
 
 
 @table("membership_admin", "optimistic_concurrency")

@@ -7,7 +7,7 @@ from itertools import combinations
 from tests.conformance.tables import Case, table
 from tests.core.harness import E, Network
 from trioraft._types import EntryId
-from trioraft.core import Configuration
+from trioraft.core import Configuration, Target
 from trioraft.core._confchange import next_configuration
 from trioraft.core._quorum import VoteResult, vote_result
 
@@ -50,7 +50,7 @@ def test_direct_step_is_safe(case: Case) -> None:
     },
 )
 def test_next_step_to_target(case: Case) -> None:
-    after = next_configuration(configuration(case["current"]), case["target"], (), EntryId(1, 1))
+    after = next_configuration(configuration(case["current"]), Target(frozenset(case["target"])), EntryId(1, 1))
     assert after == configuration(case["next"])
 
 

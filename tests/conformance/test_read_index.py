@@ -13,7 +13,7 @@ from trioraft.core import AppendEntriesReply, GroupConfig, Heartbeat, HeartbeatR
 def read_index(network: Network, asked_at: int, token: str) -> int:
     """Ask a node, as a group would: itself if it leads, else the leader that it names."""
     asked = network[asked_at]
-    asked.step(Read(token))
+    asked.step(Read([token]))
     network.deliver()
     if not asked.answered:
         error = asked.refused.pop()
@@ -66,7 +66,7 @@ def test_request_queue(case: Case) -> None:
                 for source in (1, 2, 3):
                     leader.raft.step(AppendEntriesReply(Member(source), leader.raft.me, 1, read["index"]), leader.now)
                 assert leader.raft.commit_index == read["index"]
-                leader.raft.step(Read(read["ctx"]), leader.now)
+                leader.raft.step(Read([read["ctx"]]), leader.now)
                 if read["ctx"] in confirmed:
                     leader.settle()
                     rounds[read["ctx"]] = max(message.round for message in leader.take(Heartbeat))

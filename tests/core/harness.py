@@ -434,7 +434,7 @@ class Network:
 
     def read_index(self, node_id: NodeId, *tokens: str) -> None:
         for token in tokens:
-            self.step(node_id, Read(token))
+            self.step(node_id, Read([token]))
 
     def transfer(self, node_id: NodeId, target: NodeId | None = None) -> None:
         self.step(node_id, TransferLeadership("transfer", target))

@@ -32,7 +32,8 @@ from trioraft.core import (
     TimePassed,
     Timing,
 )
-from trioraft.core._raft import HANDLERS, check_complete
+from trioraft.core._handlers import HANDLERS, check_complete
+from trioraft.core._role_changes import become_candidate
 from trioraft.core._roles import Follower
 
 N1, N2, N3 = Member(1), Member(2), Member(3)
@@ -292,7 +293,7 @@ def test_two_leaders_in_one_term_stop_the_group() -> None:
 def test_a_leader_cannot_be_a_candidate() -> None:
     raft, _ = make_leader()
     with pytest.raises(InvariantError, match="cannot be a candidate"):
-        raft.become_candidate(0)
+        become_candidate(raft, 0)
     raft.step(Campaign(), 0)
     assert raft.role is Role.LEADER
 

@@ -29,6 +29,7 @@ from trioraft.core import (
     TimePassed,
     Timing,
 )
+from trioraft.core._role_changes import become_candidate
 
 N1, N2, N3 = Member(1), Member(2), Member(3)
 FOUR = Member(4, EntryId(2, 6))
@@ -258,8 +259,8 @@ def test_a_higher_term_of_before_is_told_under_the_new_number() -> None:
     network.change(1, 1)
     network.wait(E)
     raft = network.nodes[2]
-    raft.become_candidate(network.now)
-    raft.told_removed(network.now)
+    become_candidate(raft, network.now)
+    raft.step(Removed(N1, raft.me, 1, network.nodes[1].configuration.index), network.now)
     assert raft.term == 2
     network.change(1, 1, 2)
     network.wait(5 * E)

@@ -44,6 +44,7 @@ from trioraft.core import (
     encode_configuration,
 )
 from trioraft.core._membership import step_aside
+from trioraft.core._role_changes import become_candidate, become_leader
 from trioraft.core._roles import Leader
 
 N1, N2, N3, N4 = Member(1), Member(2), Member(3), Member(4, EntryId(1, 2))
@@ -206,9 +207,9 @@ def test_MB_3_a_new_leader_counts_its_uncommitted_tail_as_pending() -> None:
     turns = Turns(raft)
     assert raft.configuration == after
     assert raft.configuration.index == 2
-    raft.become_candidate(0)
+    become_candidate(raft, 0)
     turns.settle(0)
-    raft.become_leader({2, 3, 4}, 0)
+    become_leader(raft, {2, 3, 4}, 0)
     turns.settle(0)
     change(raft, 1, 2, 3)
     assert refusals(turns) == ["term_not_begun"]

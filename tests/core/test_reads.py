@@ -14,8 +14,6 @@ from trioraft.core import (
     Configuration,
     Detach,
     DiskSpace,
-    Entry,
-    EntryKind,
     Heartbeat,
     HeartbeatReply,
     Persisted,
@@ -27,8 +25,9 @@ from trioraft.core import (
     TimePassed,
     TransferLeadership,
 )
-from trioraft.core._configuration_bytes import encode_configuration
+from trioraft.core._membership import append_configuration
 from trioraft.core._reads import READS_MAX
+from trioraft.core._roles import Leader
 
 N1, N2, N3, N4 = Member(1), Member(2), Member(3), Member(4)
 ALL_LIVE = {2: NEVER, 3: NEVER, 4: NEVER, 5: NEVER}
@@ -41,7 +40,7 @@ def rounds(ready: Ready) -> list[tuple[int, int]]:
 
 def ask(raft: Raft, turns: Turns, *tokens: str, now: int = 0) -> Ready:
     for token in tokens:
-        raft.step(Read(token), now)
+        raft.step(Read([token]), now)
     return turns.take()
 
 
@@ -51,10 +50,8 @@ def answer(raft: Raft, source: Member, number: int, *, now: int = 0, term: int |
 
 def put_in_force(raft: Raft, configuration: Configuration, now: int = 0) -> None:
     """Append a configuration: from then on it counts (dissertation 4.1)."""
-    index = raft.log.last_index + 1
-    configuration = attrs.evolve(configuration, index=index)
-    raft.log.append(Entry(index, raft.term, EntryKind.CONFIGURATION, encode_configuration(configuration)))
-    raft.adopt_configuration(now)
+    assert isinstance(raft.state, Leader)
+    append_configuration(raft, raft.state, attrs.evolve(configuration, index=raft.log.last_index + 1), now)
 
 
 def test_one_round_serves_all_that_wait() -> None:
@@ -96,7 +93,7 @@ def test_a_round_has_the_commit_index_of_when_it_was_sent() -> None:
     raft.step(AppendEntriesReply(N2, N1, 1, 2), 0)
     turns.settle(0)
     assert raft.commit_index == 2
-    raft.step(Read("behind"), 0)
+    raft.step(Read(["behind"]), 0)
     answer(raft, N2, 1)
     assert turns.take().answered == (("before", 1),)
     answer(raft, N2, 2)
@@ -142,8 +139,8 @@ def test_RD_1_old_leader() -> None:
 def test_RD_2_new_leader_before_its_first_commit() -> None:
     raft, turns = make_leader(log=[1, 1], liveness=ALL_LIVE, is_settled=False)
     turns.settle(0)
-    raft.step(Read("a"), 0)
-    raft.step(Read("b"), 0)
+    raft.step(Read(["a"]), 0)
+    raft.step(Read(["b"]), 0)
     # What it knows to be committed may be less than what the leader before has acknowledged.
     assert (raft.commit_index, raft.has_ready) == (0, False)
     raft.step(AppendEntriesReply(N2, N1, 2, 2), 0)
@@ -161,7 +158,7 @@ def test_RD_5_the_index_does_not_wait_for_the_machine() -> None:
     raft.step(Propose("x", b"x"), 0)
     raft.step(Persisted(turns.take().sequence), 0)
     raft.step(AppendEntriesReply(N2, N1, 1, 2), 0)
-    raft.step(Read("a"), 0)
+    raft.step(Read(["a"]), 0)
     assert [entry.index for entry in turns.take().committed] == [2]
     answer(raft, N2, 1)
     assert turns.take().answered == (("a", 2),)
@@ -173,10 +170,10 @@ def test_RD_10_step_down_with_reads_waiting(has_begun: bool) -> None:
     raft, turns = make_leader(liveness=ALL_LIVE, is_settled=has_begun)
     turns.settle(0)
     for token in ("a", "b"):
-        raft.step(Read(token), 0)
+        raft.step(Read([token]), 0)
     if has_begun:
         turns.take()
-    raft.step(Read("c"), 0)
+    raft.step(Read(["c"]), 0)
     raft.step(AppendEntries(N2, N1, 5, EntryId(1, 1), 0), 0)
     ready = turns.take()
     assert [(token, type(error), error.leader) for token, error in ready.refused] == [(token, NotLeaderError, 2) for token in "abc"]  # type: ignore[attr-defined]  # NotLeaderError
@@ -197,7 +194,7 @@ def test_RD_10_a_leader_without_a_quorum_refuses() -> None:
         assert raft.deadline == min(now + H, E)
         assert rounds(turns.take()) == [(2, 1), (3, 1)]
     # The quorum is looked at before the read.
-    raft.step(Read("b"), E)
+    raft.step(Read(["b"]), E)
     assert raft.role is Role.FOLLOWER
     ready = turns.take()
     assert [token for token, _ in ready.refused] == ["a", "b"]
@@ -374,7 +371,7 @@ def test_who_waits_is_known_until_the_answer_is_handed_out() -> None:
     """Whoever stops a replica has to tell them."""
     raft, turns = make_leader(liveness=ALL_LIVE)
     ask(raft, turns, "in flight")
-    raft.step(Read("waiting"), 0)
+    raft.step(Read(["waiting"]), 0)
     raft.step(TransferLeadership("transfer", 2), 0)
     raft.step(Propose("refused", b""), 0)
     assert sorted(raft.waiting()) == ["in flight", "refused", "transfer", "waiting"]
@@ -392,7 +389,7 @@ def test_reads_that_wait_are_bounded() -> None:
     raft, turns = make_leader(liveness=ALL_LIVE)
     ask(raft, turns, "first")
     for token in range(READS_MAX):
-        raft.step(Read(token), 0)
+        raft.step(Read([token]), 0)
     ((token, error),) = ask(raft, turns, "too many").refused
     assert (token, type(error)) == ("too many", BusyError)
     answer(raft, N2, 1)

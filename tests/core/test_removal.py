@@ -29,6 +29,7 @@ from trioraft.core import (
     TimePassed,
     encode_configuration,
 )
+from trioraft.core._role_changes import become_candidate
 
 N1, N2, N3, N9 = Member(1), Member(2), Member(3), Member(9, EntryId(1, 1))
 
@@ -235,7 +236,7 @@ def test_MB_8_whatever_its_term() -> None:
     network = cut_off_and_removed()
     network.wait(3 * E)
     raft = network.nodes[3]
-    raft.become_candidate(network.now)
+    become_candidate(raft, network.now)
     for voter in (N1, N2):
         network.inject(RequestVote(N3, voter, 9, EntryId(9, 9), transfer=True))
     network.heal()

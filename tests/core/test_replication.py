@@ -29,6 +29,7 @@ from trioraft.core import (
     TimePassed,
     Unreachable,
 )
+from trioraft.core._role_changes import become_candidate, become_leader
 
 N1, N2, N3 = Member(1), Member(2), Member(3)
 LIVE = {2: NEVER, 3: NEVER}
@@ -102,9 +103,9 @@ def test_LR_6_back_off_is_bounded(term_count: int) -> None:
     network = Network(logs={1: common + mine, 2: common + theirs, 3: common + mine}, terms=terms)
     # The other one need not win: it only needs to be written over.
     network.cut(1, 2)
-    network.nodes[1].become_candidate(0)
+    become_candidate(network.nodes[1], 0)
     network.sync(1)
-    network.nodes[1].become_leader({3}, 0)
+    become_leader(network.nodes[1], {3}, 0)
     network.deliver()
     network.heal()
     network.wait(3 * E)

@@ -15,6 +15,7 @@ from trioraft.core import (
     AppendEntries,
     AppendEntriesReply,
     Applied,
+    ChangeMembers,
     Compaction,
     Configuration,
     DiskSpace,
@@ -37,6 +38,7 @@ from trioraft.core import (
     SendSnapshot,
     SnapshotSent,
     SnapshotTaken,
+    Target,
     Terms,
     TimePassed,
     Timing,
@@ -44,6 +46,7 @@ from trioraft.core import (
     Unreachable,
 )
 from trioraft.core._progress import ProgressState
+from trioraft.core._role_changes import become_candidate, become_leader
 
 N1, N2, N3 = Member(1), Member(2), Member(3)
 LIVE = {2: NEVER, 3: NEVER}
@@ -84,10 +87,10 @@ def open_raft(
 
 def lead(raft: Raft, turns: Turns, now: int = 0) -> None:
     """Let a replica that has nobody to ask but us win an election."""
-    raft.become_candidate(now)
+    become_candidate(raft, now)
     turns.settle(now)
     if raft.role is not Role.LEADER:
-        raft.become_leader({2, 3}, now)
+        become_leader(raft, {2, 3}, now)
 
 
 def loaded(raft: Raft, load: LoadEntries, terms: list[int], now: int = 0) -> None:
@@ -781,6 +784,18 @@ def test_the_end_of_a_stream_comes_to_one_that_leads_no_more() -> None:
     raft.step(SnapshotSent(N3, EntryId(1, 100), arrived=True), 0)
     assert not raft.has_ready
     assert raft.streams == set()
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_the_end_of_a_stream_to_one_that_was_removed_meanwhile(arrived: bool) -> None:
+    raft, turns = purged_leader()
+    assert len(turns.take().send_snapshots) == 1
+    raft.step(ChangeMembers("change", Target(frozenset({1, 2}))), 0)
+    turns.settle(0)
+    assert list(raft.state.members) == [2]  # type: ignore[union-attr]
+    raft.step(SnapshotSent(N3, EntryId(1, 100), arrived), 0)
+    assert raft.streams == set()
+    assert turns.take().send_snapshots == ()
 
 
 def test_no_stream_goes_to_a_node_that_is_not_there() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import ANY
 
 import pytest
 
@@ -54,11 +55,11 @@ class Bench:
     [
         (RequestKind.COMMAND, b"any bytes", lambda token: Propose(token, b"any bytes")),
         (RequestKind.SESSION, encode_open(8), lambda token: Propose(token, encode_open(8), EntryKind.SESSION)),
-        (RequestKind.READ_INDEX, b"", Read),
+        (RequestKind.READ_INDEX, b"", lambda token: Read([token])),
         (
             RequestKind.CHANGE_MEMBERS,
             encode_change([3, 1, 2, 1], {4}, 17),
-            lambda token: ChangeMembers(token, Target(frozenset({1, 2, 3}), frozenset({4})), 17),
+            lambda token: ChangeMembers(ANY, Target(frozenset({1, 2, 3}), frozenset({4})), 17),
         ),
         (RequestKind.TRANSFER, encode_target(2), lambda token: TransferLeadership(token, 2)),
         (RequestKind.TRANSFER, encode_target(None), lambda token: TransferLeadership(token, None)),
@@ -85,9 +86,10 @@ def test_a_query_asks_the_machine_when_its_index_is_known() -> None:
     caller = bench.hand_over(RequestKind.QUERY, encode_value(["get", "x"]))
     (read,) = bench.inbox.take()
     assert isinstance(read, Read)
-    assert isinstance(read.token, Question)
-    assert read.token.query == ["get", "x"]
-    read.token.succeed(12)
+    (question,) = read.tokens
+    assert isinstance(question, Question)
+    assert question.query == ["get", "x"]
+    question.succeed(12)
     assert caller.result == 12
 
 

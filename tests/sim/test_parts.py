@@ -251,7 +251,7 @@ def deliveries(weather: Weather, count: int = 2000) -> tuple[list[tuple[int, obj
 
 def test_a_calm_network_delivers_everything_once_within_its_delay() -> None:
     arrived, _ = deliveries(Weather(delay=(2, 5)))
-    assert sorted(packet for _, packet in arrived) == list(range(2000))  # type: ignore[type-var]
+    assert sorted(packet for _, packet in arrived) == list(range(2000))  # type: ignore[type-var]  # packets are numbers here
     assert {at for at, _ in arrived} == {2, 3, 4, 5}
 
 
@@ -260,7 +260,7 @@ def test_a_stormy_network_loses_repeats_and_delays() -> None:
     packets = [packet for _, packet in arrived]
     assert 1250 < len(set(packets)) < 1550
     assert 1.2 < len(packets) / len(set(packets)) < 1.7
-    assert packets != sorted(packets)  # type: ignore[type-var]
+    assert packets != sorted(packets)  # type: ignore[type-var]  # as above
     assert scheduler.now > 100
 
 

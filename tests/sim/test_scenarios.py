@@ -64,7 +64,7 @@ def test_EL_5_split_votes_end() -> None:
         sim = cluster(seed, voters=4, timing=Timing(heartbeat_interval=200, election_timeout=E))
         for node in sim.node_ids:
             sim.campaign(node)
-        if not sim.run_until(lambda sim=sim: sim.leader() is not None, within=10 * E):  # type: ignore[misc]
+        if not sim.run_until(lambda sim=sim: sim.leader() is not None, within=10 * E):  # type: ignore[misc]  # mypy cannot infer a lambda's defaults
             late.append(seed)
     assert len(late) <= 1, late
 
@@ -228,7 +228,7 @@ def test_LR_10_a_hung_follower_costs_the_others_nothing() -> None:
     sim.clients.believe(1, leader.node.id)
     for _ in range(100):
         operation = sim.clients.issue(1, 8)
-        assert sim.run_until(lambda operation=operation: operation.fate == "acknowledged", within=200, every=5)  # type: ignore[misc]
+        assert sim.run_until(lambda operation=operation: operation.fate == "acknowledged", within=200, every=5)  # type: ignore[misc]  # as above
     assert len(to_hung) <= 20
     sim.settle()
 

@@ -145,7 +145,7 @@ class LateLoad:
             sim.clients.issue(1, 8)
         sim.run_for(20)
         sim.nodes[1].crash()
-        sim.random.choice = lambda options: options[0]  # type: ignore[method-assign, assignment]
+        sim.random.choice = lambda options: options[0]  # type: ignore[method-assign, assignment]  # always the first one
         sim.nodes[1].start()
         n1 = sim.nodes[1]
         assert n1.disk.groups[1].log.last_index == 9

@@ -8,6 +8,7 @@ from ._configuration_bytes import (
     decode_configuration as decode_configuration,
     encode_configuration as encode_configuration,
 )
+from ._durable import Durable as Durable
 from ._entry import Entry as Entry, EntryKind as EntryKind
 from ._events import (
     Applied as Applied,
@@ -59,5 +60,4 @@ from ._ready import (
     RoleChange as RoleChange,
     SendSnapshot as SendSnapshot,
 )
-from ._replica import Durable as Durable
 from ._terms import Terms as Terms

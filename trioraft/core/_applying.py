@@ -57,7 +57,7 @@ class Applying:
 
     def take(self, bytes_max: int, entries_max: int = UNBOUNDED) -> tuple[Entry, ...]:
         """Hand out what is to be applied next and is in memory, so that no more than both limits is on the way; one entry always goes."""
-        # NB: `has_next`, `_last` and `_hand_out` are written out: as calls they would be half of the cost, turn by turn.
+        # NB: what it shares with `has_next`, `missing` and `deliver` is written out: as calls it would be half of the cost, turn by turn.
         log, handed, bytes_max = self._log, self.handed_index, bytes_max - self._bytes
         count = min(log.commit_index, log.persisted_index, self.applied_index + entries_max) - handed
         if count <= 0 or bytes_max <= 0 or self.restore is not None or handed < log.evicted_index:
@@ -70,7 +70,9 @@ class Applying:
 
     def missing(self, bytes_max: int, entries_max: int = UNBOUNDED) -> tuple[Index, Index, int]:
         """First, last and how many bytes to read of what is to be applied next and is not in memory."""
-        return self.handed_index + 1, min(self._last(entries_max), self._log.evicted_index), bytes_max - self._bytes
+        log = self._log
+        last = min(log.commit_index, log.persisted_index, log.evicted_index, self.applied_index + entries_max)
+        return self.handed_index + 1, last, bytes_max - self._bytes
 
     def deliver(self, first: Index, entries: Sequence[Entry]) -> bool:
         """Take what was read from `first` on to be handed out; return False if that is not needed any more.
@@ -85,16 +87,11 @@ class Applying:
             wanted = EntryId(log.term_at(first), first)
             shown = ", ".join(map(str, entries[:20])) or "nothing"
             raise InvariantError(f"entry {wanted} is committed and durable here, but its disk has {shown} in its place")
-        self._hand_out(entries[-1].index, sum(len(entry.payload) for entry in entries))
-        return True
-
-    def _last(self, entries_max: int) -> Index:
-        return min(self._log.commit_index, self._log.persisted_index, self.applied_index + entries_max)
-
-    def _hand_out(self, last: Index, size: int) -> None:
+        self.handed_index = last = entries[-1].index
+        size = sum(len(entry.payload) for entry in entries)
         self._portions.append((last, size))
         self._bytes += size
-        self.handed_index = last
+        return True
 
     @property
     def has_restore(self) -> bool:

@@ -13,8 +13,6 @@ that even single-voter steps are unsafe), and joint is left only after it is com
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import attrs
 
 from .._errors import ChangeRefusedError, ConfigError
@@ -43,9 +41,7 @@ class Target:
         return cls(configuration.voters, configuration.learners | configuration.learners_next)
 
 
-def next_configuration(
-    configuration: Configuration, voters: Iterable[NodeId], learners: Iterable[NodeId], added_by: EntryId
-) -> Configuration:
+def next_configuration(configuration: Configuration, target: Target, added_by: EntryId) -> Configuration:
     """Return the configuration to append next on the way to the target; `configuration` itself if it is there already.
 
     At most one voter differs: the target. More: the joint configuration that leads to it. Joint already, with this same target:
@@ -53,15 +49,12 @@ def next_configuration(
 
     Args:
         configuration: the one in force.
-        voters: who shall vote.
-        learners: who shall learn.
         added_by: the position that the step's entry will have; new members get it as their replica number.
 
     Raises:
         ChangeRefusedError: ``removes_all_voters``, or ``joint_in_progress`` with another target.
-        ConfigError: a node is in both sets, or its id is impossible.
+        ConfigError: the id of a node is impossible.
     """
-    target = Target(frozenset(voters), frozenset(learners))
     if configuration.is_joint:
         if target != Target.of(configuration):
             raise _joint_in_progress(configuration)

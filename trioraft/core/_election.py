@@ -11,12 +11,13 @@ Whoever a lease counts on (`_reads`) neither votes nor campaigns until that is o
 
 from __future__ import annotations
 
-from .._types import Member, Millis, NodeId
+from .._types import Member, Millis, NodeId, Term
 from ._events import Campaign
 from ._messages import PreVote, PreVoteReply, RequestVote, RequestVoteReply
 from ._quorum import VoteResult, vote_result
 from ._replica import Replica
 from ._resending import recall
+from ._role_changes import become_candidate, become_follower, become_leader, become_pre_candidate
 from ._roles import Candidate, Follower, Leader, PreCandidate, RoleState
 
 
@@ -62,21 +63,21 @@ def on_campaign(replica: Replica, state: RoleState, event: Campaign, now: Millis
 
 
 def _start_pre_vote(replica: Replica, now: Millis) -> None:
-    state = replica.become_pre_candidate(now)
+    state = become_pre_candidate(replica, now)
     for voter in replica.other_voters():
         replica.send(PreVote(replica.me, voter, replica.term + 1, replica.log.last, replica.genesis))
-    _count_pre_vote(replica, state, replica.me, True, now)
+    _count_pre_vote(replica, state, replica.me.node_id, True, now)
 
 
-def _count_pre_vote(replica: Replica, state: PreCandidate, voter: Member, granted: bool, now: Millis) -> None:
-    state.votes.setdefault(voter.node_id, granted)
+def _count_pre_vote(replica: Replica, state: PreCandidate, voter: NodeId, granted: bool, now: Millis) -> None:
+    state.votes.setdefault(voter, granted)
     result = vote_result(replica.configuration, state.votes)
     if result is VoteResult.WON:
         replica.refused_rounds = 0
         start_vote(replica, now)
     elif result is VoteResult.LOST:
         _note_refusals(replica, state)
-        replica.become_follower(replica.term, None, now)
+        become_follower(replica, replica.term, None, now)
 
 
 def _note_refusals(replica: Replica, state: PreCandidate | Candidate) -> None:
@@ -86,7 +87,7 @@ def _note_refusals(replica: Replica, state: PreCandidate | Candidate) -> None:
 
 def start_vote(replica: Replica, now: Millis, *, transfer: bool = False) -> None:
     """Enter the next term and ask for its votes; `transfer`: because the leader has asked for that."""
-    replica.become_candidate(now)
+    become_candidate(replica, now)
     for voter in replica.other_voters():
         replica.promise(RequestVote(replica.me, voter, replica.term, replica.log.last, transfer, replica.genesis))
 
@@ -95,9 +96,9 @@ def _count_vote(replica: Replica, state: Candidate, voter: NodeId, granted: bool
     state.votes.setdefault(voter, granted)
     result = vote_result(replica.configuration, state.votes)
     if result is VoteResult.WON:
-        replica.become_leader(state.votes, now)
+        become_leader(replica, state.votes, now)
     elif result is VoteResult.LOST:
-        replica.become_follower(replica.term, None, now)
+        become_follower(replica, replica.term, None, now)
 
 
 def count_own_vote(replica: Replica, state: Candidate, now: Millis) -> None:
@@ -119,7 +120,7 @@ def on_pre_vote(replica: Replica, state: RoleState, message: PreVote, now: Milli
         replica.send(PreVoteReply(replica.me, message.source, replica.term, granted=False))
 
 
-def _may_vote(replica: Replica, source: Member, term: int) -> bool:
+def _may_vote(replica: Replica, source: Member, term: Term) -> bool:
     """One vote a term, first come, first served (paper 5.2)."""
     if term != replica.term:
         return term > replica.term
@@ -132,7 +133,7 @@ def on_pre_vote_reply(replica: Replica, state: PreCandidate, message: PreVoteRep
     elif message.granted and message.term != replica.term + 1:
         replica.drop("stale term")
     else:
-        _count_pre_vote(replica, state, message.source, message.granted, now)
+        _count_pre_vote(replica, state, message.source.node_id, message.granted, now)
 
 
 def on_request_vote(replica: Replica, state: RoleState, message: RequestVote, now: Millis) -> None:
@@ -149,7 +150,7 @@ def on_request_vote(replica: Replica, state: RoleState, message: RequestVote, no
     if type(state) is Follower:
         state.election_deadline = now + replica.draw_timeout()
     else:
-        replica.become_follower(replica.term, None, now)
+        become_follower(replica, replica.term, None, now)
     replica.promise(RequestVoteReply(replica.me, message.source, replica.term, granted=True))
 
 

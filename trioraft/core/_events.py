@@ -56,12 +56,12 @@ class TransferLeadership:
 
 @attrs.define
 class Read:
-    """Ask from which index on a state shows everything that was acknowledged before now (dissertation 6.4).
+    """Ask from which index on a state shows everything that was acknowledged before now (dissertation 6.4), for all who want to know.
 
-    Answered once: by `Ready.answered` (the index), after a quorum has confirmed that this replica leads; or by `Ready.refused`.
+    Each is answered once: by `Ready.answered` (the index), after a quorum has confirmed that this replica leads; or by `Ready.refused`.
     """
 
-    token: Any
+    tokens: list[Any]
 
 
 @attrs.define
@@ -148,7 +148,7 @@ class Campaign:
     """Start a pre-vote round now, whatever the clock says; refused as usual by peers that hear a leader. For tests and tools."""
 
 
-Request: TypeAlias = Propose | ChangeMembers | TransferLeadership | Read
+Request: TypeAlias = Propose | ChangeMembers | TransferLeadership
 """What somebody waits for an answer to, by `token`: answered exactly once, unless the replica stops."""
 
 Event: TypeAlias = (

@@ -11,6 +11,7 @@ from .._errors import InvariantError
 from .._types import EntryId, Member, Millis
 from ._messages import AppendEntries, AppendEntriesReply, Heartbeat, HeartbeatReply, InstallSnapshot
 from ._replica import Replica
+from ._role_changes import become_follower
 from ._roles import Follower, Leader, RoleState
 
 
@@ -25,7 +26,7 @@ def follow(replica: Replica, leader: Member, now: Millis) -> Follower:
     if type(state) is Leader or (type(state) is Follower and state.leader not in (None, leader)):
         raise InvariantError(f"two leaders in term {replica.term}: node {replica.leader} and {leader}")
     if type(state) is not Follower:
-        return replica.become_follower(replica.term, leader, now)
+        return become_follower(replica, replica.term, leader, now)
     state.leader = leader
     state.last_heard = now
     state.election_deadline = now + replica.draw_timeout()
@@ -52,7 +53,7 @@ def on_append_entries(replica: Replica, state: RoleState, message: AppendEntries
         )
         return
     log.merge(previous, message.entries)
-    replica.adopt_configuration(now)
+    replica.adopt_configuration()
     matched = previous.index + len(message.entries)
     log.commit_to(min(message.commit, matched))
     replica.promise(AppendEntriesReply(replica.me, message.source, replica.term, match=matched, commit=log.commit_index))
@@ -68,7 +69,7 @@ def on_install_snapshot(replica: Replica, state: RoleState, message: InstallSnap
     log.check_committed(at)
     if at.index > log.commit_index:
         log.install(at, message.configuration)
-        replica.adopt_configuration(now)
+        replica.adopt_configuration()
         replica.applying.restore = replica.snapshot = at
         replica.install = message
         # Whatever was to be told to the storage is older than this.

@@ -177,10 +177,6 @@ class Log:
         """Payload that waits to be committed; what a start found on the disk does not count."""
         return self._totals[-1] - self._committed_total
 
-    @property
-    def uncommitted_entries(self) -> int:
-        return self.last_index - self.commit_index
-
     # How it grows
 
     def append(self, entry: Entry) -> None:

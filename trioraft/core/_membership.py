@@ -15,15 +15,17 @@ from __future__ import annotations
 
 from operator import itemgetter
 
-from .._errors import ChangeRefusedError, RaftError
+from .._errors import ChangeRefusedError, RaftError, TransferRefusedError
 from .._types import NEVER, EntryId, Millis
 from ._confchange import Target, leave_joint, next_configuration, simple
 from ._configuration import Configuration
 from ._configuration_bytes import encode_configuration
 from ._entry import Entry, EntryKind
 from ._events import ChangeMembers
+from ._messages import Attach, Detach
 from ._replica import Replica
 from ._resending import is_streaming
+from ._role_changes import become_follower, new_view
 from ._roles import Change, Leader, MemberView
 from ._transfer import best_voter, call_election
 
@@ -37,7 +39,7 @@ def on_change_members(replica: Replica, state: Leader, event: ChangeMembers, now
     try:
         _check_ready(replica, state, event)
         # Whatever the way there: an impossible target is refused before the first step.
-        next_configuration(configuration, target.voters, target.learners, _next_entry(replica))
+        next_configuration(configuration, target, _next_entry(replica))
         for node_id in sorted(target.voters & configuration.learners):
             if (error := _hindrance(replica, state.members[node_id], now)) is not None:
                 raise error
@@ -51,7 +53,7 @@ def on_change_members(replica: Replica, state: Leader, event: ChangeMembers, now
     strangers = target.voters - {*configuration.members()}
     if strangers:
         learning = Target(configuration.voters, configuration.learners | strangers)
-        _append(replica, simple(configuration, learning, _next_entry(replica)), now)
+        append_configuration(replica, state, simple(configuration, learning, _next_entry(replica)), now)
     else:
         _go_towards_target(replica, state, change, now)
 
@@ -123,10 +125,9 @@ def continue_change(replica: Replica, state: Leader, now: Millis) -> None:
 
 def _go_towards_target(replica: Replica, state: Leader, change: Change, now: Millis) -> None:
     change.deadline = NEVER
-    target = change.target
     at = _next_entry(replica)
-    configuration = next_configuration(replica.configuration, target.voters, target.learners, at)
-    _append(replica, configuration, now)
+    configuration = next_configuration(replica.configuration, change.target, at)
+    append_configuration(replica, state, configuration, now)
     if not configuration.is_joint:
         _reached(replica, state, at)
 
@@ -135,7 +136,7 @@ def leave_committed_joint(replica: Replica, state: Leader, now: Millis) -> None:
     """Something was committed: if that was a joint configuration, the outgoing half has done its part."""
     if replica.log.configurations.newest_index <= replica.log.commit_index:
         at = _next_entry(replica)
-        _append(replica, leave_joint(replica.configuration, at), now)
+        append_configuration(replica, state, leave_joint(replica.configuration, at), now)
         _reached(replica, state, at)
 
 
@@ -152,14 +153,39 @@ def step_aside(replica: Replica, state: Leader, now: Millis) -> None:
     if best is not None:
         # NB: before its members are told that it leads no more: who has heard that does not go by its word.
         call_election(replica, state, best)
-    replica.become_follower(replica.term, None, now)
+    become_follower(replica, replica.term, None, now)
 
 
 def _next_entry(replica: Replica) -> EntryId:
     return EntryId(replica.term, replica.log.last_index + 1)
 
 
-def _append(replica: Replica, configuration: Configuration, now: Millis) -> None:
+def append_configuration(replica: Replica, state: Leader, configuration: Configuration, now: Millis) -> None:
+    """Put a configuration in force."""
     at = _next_entry(replica)
     replica.log.append(Entry(at.index, at.term, EntryKind.CONFIGURATION, encode_configuration(configuration)))
-    replica.adopt_configuration(now)
+    replica.adopt_configuration()
+    _adopt_members(replica, state, now)
+
+
+def _adopt_members(replica: Replica, state: Leader, now: Millis) -> None:
+    before, state.members = state.members, {}
+    for member in replica.other_members():
+        view = before.pop(member.node_id, None)
+        if view is None or view.member != member:
+            # It has an election timeout to be heard, before it is missed for the quorum.
+            view = new_view(replica, member, now)
+            state.match[member.node_id] = 0
+            replica.send(Attach(replica.me, member, replica.term))
+        state.members[member.node_id] = view
+    for node_id, view in before.items():
+        del state.match[node_id]
+        replica.send(Detach(replica.me, view.member, replica.term))
+    state.quorum_until = state.due = 0
+    state.wants_append = True
+    # The quorum that gave it may be none any more.
+    state.lease_until = 0
+    if state.transfer is not None and state.transfer.target not in replica.configuration.voters:
+        text = f"node {state.transfer.target} was removed or demoted meanwhile"
+        replica.refused.append((state.transfer.token, TransferRefusedError("no_voter", text)))
+        state.transfer = None

@@ -22,26 +22,29 @@ somebody was told to campaign: votes for that are given whatever was promised, a
 
 from __future__ import annotations
 
-from .._errors import BusyError
+from .._errors import BusyError, NotLeaderError
 from .._types import NEVER, Millis
 from ._events import Read
 from ._messages import HeartbeatReply
 from ._quorum import joint_index
 from ._replica import Replica
 from ._resending import is_live, send_commit
-from ._roles import Leader, MemberView, ReadRound
+from ._roles import Leader, MemberView, ReadRound, RoleState
 
 # Reads that wait for the next round; as many may be in the one in flight.
 READS_MAX = 65536
 
 
 def on_read(replica: Replica, state: Leader, event: Read, now: Millis) -> None:
-    if len(state.reads) >= READS_MAX:
-        replica.refused.append((event.token, BusyError(f"{len(state.reads)} reads of this group are waiting")))
-        return
-    state.reads.append(event.token)
+    room = READS_MAX - len(state.reads)
+    state.reads += event.tokens[:room]
+    replica.refused += [(token, BusyError(f"{READS_MAX} reads of this group are waiting")) for token in event.tokens[room:]]
     if _has_begun(replica):
         want_round(state)
+
+
+def refuse_read(replica: Replica, state: RoleState, event: Read, now: Millis) -> None:
+    replica.refused += [(token, NotLeaderError(replica.leader)) for token in event.tokens]
 
 
 def _has_begun(replica: Replica) -> bool:
@@ -105,8 +108,8 @@ def _confirm(replica: Replica, state: Leader, current: ReadRound) -> bool:
 
 def lease_until(replica: Replica, state: Leader) -> Millis:
     """Until when nobody else can lead, by this node's clock; 0: that is not known, `NEVER`: a sole voter knows for good."""
-    if not replica.config.lease_reads or state.transfer is not None or state.has_called_election or not _has_begun(replica):
+    if not replica.config.lease_reads or state.transfer is not None or state.has_called_election:
         return 0
-    if replica.configuration.voter_ids() == (replica.me.node_id,):
-        return NEVER
+    if replica.is_sole_voter:
+        return NEVER if _has_begun(replica) else 0
     return state.lease_until

@@ -18,6 +18,7 @@ from .._types import NOTHING, Member, Millis
 from ._configuration import Configuration
 from ._messages import AppendEntries, Attach, Detach, Heartbeat, InstallSnapshot, PreVote, Removed, RequestVote
 from ._replica import Replica
+from ._role_changes import become_follower
 from ._roles import RoleState
 
 FROM_LEADERS: Final[frozenset[type]] = frozenset({AppendEntries, Heartbeat, Attach, InstallSnapshot})
@@ -72,13 +73,21 @@ def _is_called_anew(replica: Replica, leader: Member, target: Member, kind: type
     if kind not in FROM_LEADERS or target.replica <= replica.me.replica:
         return False
     if not replica.has_place:
-        replica.adopt_number(target, now)
+        _adopt_number(replica, target, now)
         return True
     replica.send(PreVote(replica.me, leader, replica.term + 1, replica.log.last, replica.genesis))
     if kind is Attach:
         # NB: the pulse has said it, and says it once: it must be said again when this replica has the number.
         replica.messages.append(Detach(replica.me, leader, replica.term))
     return False
+
+
+def _adopt_number(replica: Replica, me: Member, now: Millis) -> None:
+    """Go by a higher number from here on; whatever is promised under it waits until it is durable."""
+    become_follower(replica, replica.term, None, now)
+    replica.me = replica.me_unwritten = me
+    replica.awaits_number = replica.was_told_removed = False
+    replica.look_for_place()
 
 
 def _is_known_removed(replica: Replica, source: Member) -> bool:
@@ -107,7 +116,10 @@ def _committed(replica: Replica) -> Configuration:
 
 
 def on_removed(replica: Replica, state: RoleState, message: Removed, now: Millis) -> None:
+    """Step down, whatever the role, and ask for nothing more. That is not durable: it will be told again."""
     if message.index < replica.me.replica.index and message.term <= replica.me.replica.term:
         replica.drop("malformed")
         return
-    replica.told_removed(now)
+    replica.was_told_removed = True
+    replica.look_for_place()
+    become_follower(replica, replica.term, None, now)

@@ -1,84 +1,31 @@
-"""The state that a replica has in every role, and the changes of role.
+"""The state that a replica has in every role, and what can be told by it alone.
 
-The rules of each role are functions in modules of their own (`_election`, `_following`, `_attachment`, `_replication`, `_resending`);
-all of them work on a `Replica`. Nothing here looks at a message.
+The rules are functions in modules of their own, one for each part of the protocol; all of them work on a `Replica`. Nothing here looks
+at a message, and nothing here changes the role (`_role_changes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from .._errors import InvariantError, NotLeaderError, OutcomeUnknownError, RaftError, TransferRefusedError
+from .._errors import InvariantError, RaftError
 from .._types import NEVER, NOTHING, EntryId, Index, Member, Millis, NodeId, Term
 from ._applying import Applying
 from ._ballot import Ballot
 from ._config import GroupConfig, Timing
 from ._configuration import Configuration
-from ._configurations import Configurations
-from ._entries import configurations_in, terms_of
-from ._entry import Entry, EntryKind
-from ._log import Log
-from ._messages import Attach, Detach, InstallSnapshot, Message
-from ._progress import Progress
-from ._ready import Compaction, HardState, LoadEntries, Role, RoleChange, SendSnapshot
-from ._roles import LONG_AGO, Candidate, Follower, Leader, MemberView, PreCandidate, RoleState
-from ._terms import Terms
+from ._durable import Durable, open_log
+from ._entry import Entry
+from ._messages import InstallSnapshot, Message
+from ._ready import Compaction, LoadEntries, Role, RoleChange, SendSnapshot
+from ._roles import LONG_AGO, Follower, Leader, RoleState
 
 if TYPE_CHECKING:
     from random import Random
 
 # A refused pre-vote doubles the next timeouts, twice: up to [4E, 8E).
 _BACK_OFF_MAX = 2
-
-
-@attrs.frozen(kw_only=True)
-class Durable:
-    """What a replica finds on its disk when it starts."""
-
-    hard_state: HardState = HardState()
-
-    entries: Sequence[Entry] = ()
-    """The end of the log, as far as it is in memory; none of it need be. What is not is asked for when it is needed."""
-
-    terms: Terms = attrs.field(default=attrs.Factory(lambda durable: terms_of(durable.entries), takes_self=True))
-    """The whole log; left out if `entries` begin with the first that there ever was. Not changed by the replica."""
-
-    log_bytes: int = attrs.field(default=0, eq=False)
-    """What the log takes on the disk, roughly: entries that are not in memory count as if each took the same. 0: not known, so nothing."""
-
-    snapshot: EntryId = NOTHING
-    """The newest snapshot on the disk; 0@0: none. Never before ``terms.start``, so what was cut off is in it."""
-
-    commit: Index = 0
-    """Known to be committed: a hint, which may be too low."""
-
-    configurations: Sequence[tuple[Index, Configuration]] = attrs.field(
-        default=attrs.Factory(lambda durable: configurations_in(durable.entries), takes_self=True)
-    )
-    """The configuration at ``terms.start``, then those in the log behind it, each with the index of its entry. The first may be left out
-    if it is the group's first one; and all, if the whole log is in `entries`."""
-
-
-def _open_log(first: Configuration, durable: Durable, applied: Index) -> Log:
-    """Make the log of what the disk and the machine say.
-
-    Raises:
-        InvariantError: they contradict each other.
-    """
-    terms, snapshot = durable.terms, durable.snapshot
-    if not terms.start.index <= snapshot.index <= terms.last_index:
-        raise InvariantError(f"the newest snapshot on the disk is {snapshot}, but the log goes from {terms.start} to {terms.last}")
-    if terms.at(snapshot.index) != snapshot.term:
-        raise InvariantError(f"the newest snapshot on the disk is {snapshot}, but the log has term {terms.at(snapshot.index)} there")
-    history = list(durable.configurations)
-    if not history or history[0][0] > terms.start.index:
-        history.insert(0, (terms.start.index, first))
-    # What is in the machine or in a snapshot was committed, whatever the hint says.
-    commit = max(durable.commit, applied, snapshot.index)
-    return Log(durable.entries, terms, configurations=Configurations(history), commit=commit, size=durable.log_bytes)
 
 
 def _members_of(configuration: Configuration) -> dict[NodeId, Member]:
@@ -126,7 +73,7 @@ class Replica:
         self.founders: Collection[NodeId] = frozenset(id for id, number in configuration.replicas.items() if number == NOTHING)
         """Whoever is a member since the group began; empty for a replica that joined."""
         self.config, self.timing = config, timing
-        self.log = _open_log(configuration, durable, applied)
+        self.log = open_log(configuration, durable, applied)
         self.applying = Applying(self.log, applied)
         self.snapshot = durable.snapshot
         """The newest snapshot on the disk."""
@@ -150,18 +97,18 @@ class Replica:
         self.bound_to: Member | None = None
         self.bound_until = LONG_AGO
         """Until then a lease of `bound_to` may count on this replica. None: it may have been bound before it was started, to anybody."""
-        is_sole_voter = self.configuration.voter_ids() == (me.node_id,)
         # NB: whoever has made it the sole voter may still lead, and have a lease, until it knows that this is committed.
-        if config.lease_reads and not (is_sole_voter and self.log.configurations.newest_index <= self.log.commit_index):
+        if config.lease_reads and not (self.is_sole_voter and self.log.configurations.newest_index <= self.log.commit_index):
             self.bound_until = now + timing.election_timeout
 
+        # What goes out with the next Ready.
         self.messages: list[Message] = []
         self.after_write: list[Message] = []
         self.accepted: list[tuple[Any, EntryId]] = []
         self.answered: list[tuple[Any, Any]] = []
         self.refused: list[tuple[Any, RaftError]] = []
         self.loaded: list[Entry] = []
-        """Entries that were read to be applied, and are handed out with the next Ready."""
+        """Entries that were read to be applied."""
         self.loads: list[LoadEntries] = []
         self.install: InstallSnapshot | None = None
         self.compaction: Compaction | None = None
@@ -213,6 +160,22 @@ class Replica:
     def other_voters(self) -> list[Member]:
         return [self._members[node_id] for node_id in self.configuration.voter_ids() if node_id != self.me.node_id]
 
+    def adopt_configuration(self) -> None:
+        """Go by the newest configuration in the log, whenever that may have changed."""
+        configuration = self.log.configurations.newest
+        if configuration is not self.configuration:
+            self.configuration = configuration
+            self._members = _members_of(configuration)
+            self.look_for_place()
+
+    def look_for_place(self) -> None:
+        """Go by its own number, or by what it was told of its removal, whenever that may have changed."""
+        self.has_place = self.is_counted(self.me) and not self.was_told_removed
+
+    @property
+    def is_sole_voter(self) -> bool:
+        return self.configuration.voter_ids() == (self.me.node_id,)
+
     @property
     def can_campaign(self) -> bool:
         return self.has_space and ((self.has_place and self.configuration.is_voter(self.me.node_id)) or self._is_still_needed)
@@ -260,7 +223,7 @@ class Replica:
 
     def patience_until(self, now: Millis) -> Millis:
         """Until when a follower waits for a leader; a sole voter has nobody to wait for."""
-        return now if self.configuration.voter_ids() == (self.me.node_id,) else now + self.draw_timeout()
+        return now if self.is_sole_voter else now + self.draw_timeout()
 
     def draw_timeout(self) -> Millis:
         """An election timeout, anew each time (paper 9.3)."""
@@ -307,16 +270,10 @@ class Replica:
         """Say something that is true once everything up to now is durable."""
         self.after_write.append(message)
 
-    def trim_memory(self) -> None:
-        """Let go of entries beyond the limit, as far as that is possible now."""
-        self.log.evict(self.memory_bytes_max)
-        if self.log.memory_bytes <= self.memory_bytes_max:
-            self.memory_bytes_max = self.config.log_memory_bytes_max
-
     def drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
-    # What it reads
+    # What it has in memory
 
     def load(self, reader: NodeId | None, first: Index, last: Index, bytes_max: int) -> None:
         """Ask for entries that are not in memory; nothing is under way for this reader."""
@@ -324,126 +281,8 @@ class Replica:
         self.loading[reader] = load
         self.loads.append(load)
 
-    # Changes of membership
-
-    def adopt_number(self, me: Member, now: Millis) -> None:
-        """Go by a higher number from here on; whatever is promised under it waits until it is durable."""
-        self.become_follower(self.term, None, now)
-        self.me = self.me_unwritten = me
-        self.awaits_number = self.was_told_removed = False
-        self._look_for_place()
-
-    def told_removed(self, now: Millis) -> None:
-        """Step down, whatever the role, and ask for nothing more. That is not durable: it will be told again."""
-        self.was_told_removed = True
-        self._look_for_place()
-        self.become_follower(self.term, None, now)
-
-    def _look_for_place(self) -> None:
-        self.has_place = self.is_counted(self.me) and not self.was_told_removed
-
-    def adopt_configuration(self, now: Millis) -> None:
-        """Go by the newest configuration in the log, whenever that may have changed."""
-        configuration = self.log.configurations.newest
-        if configuration is self.configuration:
-            return
-        self.configuration = configuration
-        self._members = _members_of(configuration)
-        self._look_for_place()
-        if type(self.state) is Leader:
-            self._adopt_members(self.state, now)
-
-    def _adopt_members(self, state: Leader, now: Millis) -> None:
-        before, state.members = state.members, {}
-        for member in self.other_members():
-            view = before.pop(member.node_id, None)
-            if view is None or view.member != member:
-                # It has an election timeout to be heard, before it is missed for the quorum.
-                view = self._view(member, now)
-                state.match[member.node_id] = 0
-                self.send(Attach(self.me, member, self.term))
-            state.members[member.node_id] = view
-        for node_id, view in before.items():
-            del state.match[node_id]
-            self.send(Detach(self.me, view.member, self.term))
-        state.quorum_until = state.due = 0
-        state.wants_append = True
-        # The quorum that gave it may be none any more.
-        state.lease_until = 0
-        if state.transfer is not None and state.transfer.target not in self.configuration.voters:
-            text = f"node {state.transfer.target} was removed or demoted meanwhile"
-            self.refused.append((state.transfer.token, TransferRefusedError("no_voter", text)))
-            state.transfer = None
-
-    # Changes of role
-
-    def become_follower(self, term: Term, leader: Member | None, now: Millis) -> Follower:
-        """Follow `leader`, or wait for one, in the present term or a higher one."""
-        self._leave(leader)
-        if term != self.term:
-            self.ballot.enter(term)
-        last_heard = LONG_AGO if leader is None else now
-        self.state = state = Follower(leader=leader, last_heard=last_heard, election_deadline=self.patience_until(now))
-        return state
-
-    def become_pre_candidate(self, now: Millis) -> PreCandidate:
-        """Give up the leader, without moving to another term."""
-        self._leave(None)
-        self.state = state = PreCandidate(election_deadline=now + self.draw_timeout())
-        return state
-
-    def become_candidate(self, now: Millis) -> Candidate:
-        """Move to the next term and vote for itself in it (paper 5.2)."""
-        if type(self.state) is Leader:
-            raise InvariantError(f"the leader of term {self.term} cannot be a candidate")
-        self._leave(None)
-        self.ballot.enter(self.term + 1, self.me.node_id)
-        self.state = state = Candidate(election_deadline=now + self.draw_timeout())
-        return state
-
-    def become_leader(self, heard: Container[NodeId], now: Millis) -> Leader:
-        """Lead the present term: attach the others, and append a no-op (paper 8; dissertation 6.4).
-
-        Args:
-            heard: who has answered in this term.
-        """
-        log = self.log
-        members = {member.node_id: self._view(member, now if member.node_id in heard else LONG_AGO) for member in self.other_members()}
-        match = dict.fromkeys(self._members, 0)
-        match[self.me.node_id] = log.persisted_index
-        self.state = state = Leader(members=members, match=match)
-        self.led_term = self.term
-        for member in self.other_members():
-            self.send(Attach(self.me, member, self.term))
-        log.append(Entry(log.last_index + 1, self.term, EntryKind.NOOP, b""))
-        return state
-
-    def _view(self, member: Member, contact: Millis) -> MemberView:
-        config = self.config
-        progress = Progress(next=self.log.last_index + 1, window_messages=config.window_messages, window_bytes=config.window_bytes)
-        return MemberView(member, progress, contact)
-
-    def _leave(self, leader: Member | None) -> None:
-        """Tell those who count on this node's pulse, or on whose pulse it counts, that they should not; but not the new leader."""
-        state = self.state
-        # NB: the term told is the one that ends, and that is durable: a later one that is being written must not hold this back.
-        if type(state) is Leader:
-            self._give_up(state, None if leader is None else leader.node_id)
-            for view in state.members.values():
-                self.messages.append(Detach(self.me, view.member, self.term))
-        elif type(state) is Follower and state.is_attached and state.leader is not None and state.leader != leader:
-            self.messages.append(Detach(self.me, state.leader, self.term))
-
-    def _give_up(self, state: Leader, leader: NodeId | None) -> None:
-        """It leads no longer: that is what a transfer has waited for, and reads can only be asked elsewhere.
-
-        A change under way has an entry in the log already: the next leader may go on with that, or not know of it.
-        """
-        if state.change is not None:
-            text = "leadership was lost while members were changing: look at who is in the group"
-            self.refused.append((state.change.token, OutcomeUnknownError(text)))
-            state.change = None
-        reads = state.reads if state.round is None else [*state.round.reads, *state.reads]
-        self.refused += [(token, NotLeaderError(leader)) for token in reads]
-        if state.transfer is not None:
-            self.answered.append((state.transfer.token, None))
+    def trim_memory(self) -> None:
+        """Let go of entries beyond the limit, as far as that is possible now."""
+        self.log.evict(self.memory_bytes_max)
+        if self.log.memory_bytes <= self.memory_bytes_max:
+            self.memory_bytes_max = self.config.log_memory_bytes_max

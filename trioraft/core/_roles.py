@@ -150,8 +150,11 @@ class Leader:
 
     def waiting(self) -> list[Any]:
         """Tokens of the requests that this leader has not answered yet."""
-        rounds = self.reads if self.round is None else [*self.round.reads, *self.reads]
-        return [*rounds, *(request.token for request in (self.transfer, self.change) if request is not None)]
+        return [*self.waiting_reads(), *(request.token for request in (self.transfer, self.change) if request is not None)]
+
+    def waiting_reads(self) -> list[Any]:
+        """Tokens of the reads among them, in flight or not."""
+        return self.reads if self.round is None else [*self.round.reads, *self.reads]
 
     def wake_at(self, point: Millis) -> None:
         if point < self.due:

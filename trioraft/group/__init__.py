@@ -2,6 +2,7 @@
 
 from ._applier import ApplyThreads as ApplyThreads
 from ._changes import LeaderChange as LeaderChange
+from ._declared import describe_error as describe_error, rebuild_error as rebuild_error
 from ._group import RaftGroup as RaftGroup
 from ._host import Host as Host, SnapshotTraffic as SnapshotTraffic
 from ._reading import ReadLevel as ReadLevel, StaleRead as StaleRead

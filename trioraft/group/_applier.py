@@ -9,8 +9,6 @@ shows exactly what was applied up to `applied_index`, and nothing of a half-appl
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
@@ -24,8 +22,9 @@ from .._machine import ApplyContext, Codec, StateMachine
 from .._types import EntryId, GroupKey, Index, NodeId
 from ..core import Entry, EntryKind
 from ..storage import SnapshotStorage
+from ._index_waiters import IndexWaiters
 from ._proposals import Proposals
-from ._queries import Question, Questions, answer
+from ._queries import Question, Questions, answer, ask_machine
 from ._restoring import restore_machine
 from ._session_table import Result, SessionTable, SessionView
 from ._waiter import Token, Waiter
@@ -82,8 +81,7 @@ class Applier:
         self._view_request: _ViewRequest | None = None
         self._questions = Questions(machine)
         self._failure: Exception | None = None
-        self._waiting: list[tuple[Index, int, Token]] = []
-        self._tickets = itertools.count()
+        self._waiting = IndexWaiters()
         self.applied_index: Index = 0
         self.applied_bytes = 0
         """Payload that was applied in this process."""
@@ -187,7 +185,9 @@ class Applier:
             return self._machine.apply(self._codec.decode(command), context), None
         except self._machine.declared_errors as error:
             return None, error
-        except Exception as error:
+        except (KeyboardInterrupt, trio.Cancelled):
+            raise  # meant for the program
+        except BaseException as error:  # such as SystemExit: it stops this group, and not the node
             raise StateMachineError(self._key.group_id, entry.index) from error
 
     def _applied(self, entry: Entry, result: Any, error: Exception | None) -> None:
@@ -197,8 +197,7 @@ class Applier:
 
     def _advance(self, index: Index) -> None:
         self.applied_index = index
-        while self._waiting and self._waiting[0][0] <= index:
-            heapq.heappop(self._waiting)[2].succeed(index)
+        self._waiting.reach(index)
 
     # --- queries ------------------------------------------------------------------------------------------------------------------------
 
@@ -208,11 +207,20 @@ class Applier:
             question.fail(self._closed_error)
         elif index > self.applied_index:
             self._wait(index, question)
-        elif self._machine.blocking or self._is_busy or self._snapshot is not None:
+        elif self.may_answer(index):
+            question.tell(answer(self._machine, question), self.applied_index)
+        else:
             self._questions.add(question)
             self._wake()
-        else:
-            question.tell(answer(self._machine, question), self.applied_index)
+
+    def may_answer(self, index: Index) -> bool:
+        """Whether the machine can be asked right here, by `answer`, and shows everything up to `index`."""
+        is_untouched = not (self._is_busy or self._machine.blocking) and self._snapshot is None
+        return is_untouched and index <= self.applied_index and self._closed_error is None
+
+    def answer(self, query: Any) -> Any:
+        """What the machine says, as of `applied_index`. Raises what it raises, and `QueryFailedError` for what is no `Exception`."""
+        return ask_machine(self._machine, query)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------------------------
 
@@ -231,6 +239,7 @@ class Applier:
             return
         if failure is None:
             self._proposals.abandon_to(at.index, f"this node got a snapshot up to {at} instead of the entry's result")
+            self._proposals.begin_term(at.term)
             self._advance(at.index)
         elif self._snapshot is None:  # or a newer one is to be restored, and may have taken the place of this
             self._failure = failure
@@ -265,7 +274,9 @@ class Applier:
             view = self._view()
         except Exception as error:  # noqa: BLE001  # whatever it is, it is the business of whoever wants the view
             request.waiter.fail(error)
-        except (SystemExit, GeneratorExit) as error:  # a snapshot must not end the node
+        except (KeyboardInterrupt, trio.Cancelled):
+            raise  # meant for the program
+        except BaseException as error:  # noqa: BLE001  # a snapshot must not end the node
             request.waiter.fail(SnapshotError(f"the state machine raised {type(error).__name__}"))
         else:
             request.waiter.succeed((description, view))
@@ -318,22 +329,18 @@ class Applier:
             self._wait(index, token)
 
     def _wait(self, index: Index, token: Token) -> None:
-        heapq.heappush(self._waiting, (index, next(self._tickets), token))
+        self._waiting.add(index, token)
+        self._wake()  # NB: whether it can still come is looked at in the driver's turns, and there may be none for long
 
     def forget(self, token: Token) -> None:
         """Whoever waited, or asked, has left."""
-        self._waiting = [waiting for waiting in self._waiting if waiting[2] is not token]
-        heapq.heapify(self._waiting)
+        self._waiting.forget(token)
         if isinstance(token, Question):
             self._questions.forget(token)
 
     def abandon_from(self, index: Index, error: Exception) -> None:
         """Entries from `index` on will not come here any more."""
-        abandoned = [token for wanted, _, token in self._waiting if wanted >= index]
-        self._waiting = [waiting for waiting in self._waiting if waiting[0] < index]
-        heapq.heapify(self._waiting)
-        for token in abandoned:
-            token.fail(error)
+        self._waiting.abandon_from(index, error)
 
     @property
     def waiting(self) -> int:
@@ -349,7 +356,5 @@ class Applier:
             self._view_request.waiter.fail(error)
         if self._thread_scope is not None:
             self._thread_scope.deadline = trio.current_time() + self._threads.patience
-        waiting, self._waiting = self._waiting, []
-        for _, _, token in waiting:
-            token.fail(error)
+        self._waiting.abandon_from(0, error)
         self._questions.fail(error)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from .._errors import RaftError, WireError
+from ..wire import encode_value
 
 
-def describe(declared: tuple[type[Exception], ...], error: Exception) -> list[Any] | None:
+def describe_error(declared: tuple[type[Exception], ...], error: Exception) -> list[Any] | None:
     """``[number of its class, arguments...]``; None if the machine does not declare it.
 
     A machine that declares a base of our own errors does not make a refusal a result.
@@ -18,7 +19,7 @@ def describe(declared: tuple[type[Exception], ...], error: Exception) -> list[An
     return [number, *map(_plain, error.args)]
 
 
-def rebuild(declared: tuple[type[Exception], ...], description: Any) -> Exception:
+def rebuild_error(declared: tuple[type[Exception], ...], description: Any) -> Exception:
     """The error as it was raised, without running its constructor: that may want other arguments than it kept.
 
     Raises:
@@ -41,9 +42,13 @@ def _number(declared: tuple[type[Exception], ...], error: Exception) -> int | No
 
 def _plain(argument: Any) -> Any:
     """An exception's argument as something that can travel."""
-    if isinstance(argument, int | str | bytes | float | None):
-        return argument
     try:
-        return str(argument)
+        if isinstance(argument, int | str | bytes | float | None):
+            encode_value(argument)
+            return argument
+    except WireError:
+        pass  # an enum, a very large number, an odd letter
+    try:
+        return str(argument).encode(errors="replace").decode()
     except Exception:  # noqa: BLE001  # a user's class must not stop the group that answers
         return f"<{type(argument).__name__}>"

@@ -12,7 +12,7 @@ import trio
 
 from .._errors import NotLeaderError, StorageError
 from .._types import GroupKey
-from ..core import Applied, EntriesLoaded, Event, InstallSnapshot, LoadEntries, Persisted, Raft, Ready, Request, RoleChange
+from ..core import Applied, EntriesLoaded, Event, InstallSnapshot, LoadEntries, Persisted, Raft, Read, Ready, Request, RoleChange
 from ..storage import LogStorage
 from ..wire import seal
 from ._applier import Applier
@@ -97,8 +97,9 @@ class Driver:
     def close(self, error: Exception) -> None:
         """There will be no other turn. Whoever asked in one that failed half-way learns that nobody knows how far it came."""
         asked = [event.token for event in self._taken if isinstance(event, Request)]
+        readers = [token for event in self._taken if isinstance(event, Read) for token in event.tokens]
         # NB: the core may know some of them already, and each is told once.
-        for token in {id(token): token for token in [*asked, *self._core.waiting()]}.values():
+        for token in {id(token): token for token in [*asked, *readers, *self._core.waiting()]}.values():
             token.fail(error)
 
     def _carry_out(self, ready: Ready, nursery: trio.Nursery) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .._errors import Fate, GroupStoppedError, OutcomeUnknownError
+import trio
+
+from .._errors import Fate, GroupStoppedError, NotLeaderError, OutcomeUnknownError
 from .._types import EntryId, Index, Term
 from ..core import Raft
 from ._applier import Applier
@@ -27,10 +29,16 @@ class Fates:
         return OutcomeUnknownError(reason, index, term, request_id=request_id, fate=fate)
 
     async def _find(self, at: EntryId) -> Fate:
+        core, applier = self._core, self._applier
         try:
-            await self._applier.wait_applied(at.index)
-        except GroupStoppedError:
+            # NB: entry by entry: the log may have gone on to a newer term before `at`, and not grow to its index for a long time.
+            while (applied := applier.applied_index) < at.index and core.term_at(applied) <= at.term:
+                if core.is_removed and applied >= core.commit_index:
+                    return "unknown"  # nobody brings the log here any more
+                await applier.wait_applied(applied + 1)
+        except (GroupStoppedError, NotLeaderError):
             return "unknown"
-        if at.index <= self._core.log.start.index:
+        await trio.lowlevel.checkpoint()
+        if at.index <= core.log.start.index:
             return "unknown"  # the log does not tell any more
-        return "applied" if self._core.term_at(at.index) == at.term else "dropped"
+        return "applied" if at.index <= applier.applied_index and core.term_at(at.index) == at.term else "dropped"

@@ -344,6 +344,12 @@ class RaftGroup:
     async def run(self) -> None:
         """Run the replica until cancelled or failed. Never raises but for cancellation: a failure is a value, `failure`."""
         self._host.watch(self.id, self._core.watched())
+        try:
+            await self._run_tasks()
+        except* Exception as errors:  # noqa: BLE001  # of a task that does something for the driver, such as one that got no thread
+            self._fail(_first(errors))
+
+    async def _run_tasks(self) -> None:
         async with trio.open_nursery() as nursery:
             try:
                 await self._driver.run(nursery)
@@ -384,3 +390,9 @@ class RaftGroup:
     ) -> OutcomeUnknownError:
         """The error for a request whose answer was lost; this replica's own log can tell its fate if the entry is known."""
         return self._fates.unknown(reason, index, term, request_id=request_id)
+
+
+def _first(errors: Exception) -> Exception:
+    while isinstance(errors, ExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors

@@ -26,6 +26,7 @@ from ..core import (
     PeerUp,
     Persisted,
     Propose,
+    Read,
     Request,
     SnapshotSent,
     SnapshotTaken,
@@ -33,6 +34,7 @@ from ..core import (
     TrimMemory,
     Unreachable,
 )
+from ._waiter import Token
 
 
 class Inbox:
@@ -42,6 +44,7 @@ class Inbox:
         self._events_max: Final = events_max
         self._bytes_max: Final = bytes_max
         self._events: list[Event] = []
+        self._readers: list[Token] = []
         self._bytes = 0  # of the proposals; what a leader sends is bounded by its window
         self._completions: list[Event] = []
         self._peers: dict[NodeId, list[Event]] = {}
@@ -58,7 +61,7 @@ class Inbox:
 
     def put_message(self, message: Message) -> bool:
         """Queue a message; False: no room, it is lost."""
-        if len(self._events) >= self._events_max:
+        if self._is_full:
             return False
         self._events.append(message)
         self._wake()
@@ -77,12 +80,24 @@ class Inbox:
     def put_request(self, request: Request) -> bool:
         """Queue a request; False: no room, refuse it. A single proposal always fits, whatever its size."""
         bytes_then = self._bytes + (len(request.payload) if type(request) is Propose else 0)
-        if len(self._events) >= self._events_max or (self._bytes and bytes_then > self._bytes_max):
+        if self._is_full or (self._bytes and bytes_then > self._bytes_max):
             return False
         self._bytes = bytes_then
         self._events.append(request)
         self._wake()
         return True
+
+    def put_read(self, token: Token) -> bool:
+        """Queue somebody who wants to know the index of a read; False: no room. All who come in time make one event."""
+        if self._is_full:
+            return False
+        self._readers.append(token)
+        self._wake()
+        return True
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._events) + len(self._readers) >= self._events_max
 
     def put_peer(self, event: PeerUp | PeerDown | Unreachable) -> None:
         """Say what became of a peer. An up or down replaces an earlier one; a loss is remembered beside it."""
@@ -167,14 +182,17 @@ class Inbox:
             self._time_passed = False
         events += self._events
         self._events, self._bytes = [], 0
+        if self._readers:
+            events.append(Read(self._readers))
+            self._readers = []
         return events
 
     def refuse_rest(self, error: Exception) -> None:
         """The driver is gone: whoever asked and was not heard learns it. In no log."""
         events, self._events = self._events, []
-        for event in events:
-            if isinstance(event, Request):
-                event.token.fail(error)
+        readers, self._readers = self._readers, []
+        for token in [*(event.token for event in events if isinstance(event, Request)), *readers]:
+            token.fail(error)
 
     def _wake(self) -> None:
         self._filled = True

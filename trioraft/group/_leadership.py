@@ -22,12 +22,10 @@ class Leadership:
 
     def __init__(self, present: RoleChange, stopped_error: Callable[[], GroupStoppedError]) -> None:
         self._known = Observable(_Known(None))
+        # Again, without the way through the observable: every request looks here.
+        self.leader: NodeId | None = None
         self._feed: Final = ChangeFeed(LeaderChange(0, present.role, present.term, present.leader))
         self._stopped_error = stopped_error
-
-    @property
-    def leader(self) -> NodeId | None:
-        return self._known.value.leader
 
     @property
     def has_stopped(self) -> bool:
@@ -48,9 +46,11 @@ class Leadership:
         return self._feed.subscribe()
 
     def changed(self, change: RoleChange) -> None:
+        self.leader = change.leader
         self._known.value = _Known(change.leader)
         self._feed.tell(change)
 
     def stop(self) -> None:
+        self.leader = None
         self._known.value = _Known(None, has_stopped=True)
         self._feed.stop()

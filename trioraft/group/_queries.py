@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import outcome
+import trio
 
 from .._errors import RaftError
 from .._machine import StateMachine
 from .._types import Index
 from ._waiter import Token
 
-Answer: TypeAlias = "outcome.Value[Any] | outcome.Error"
+Answer: TypeAlias = "outcome.Value[Any] | Exception"
 
 
 class QueryFailedError(RaftError):
@@ -50,20 +51,31 @@ class Question:
         self.applied_index = applied_index
         if isinstance(answer, outcome.Value):
             self.token.succeed(answer.value)
-        elif isinstance(answer.error, Exception):
-            self.token.fail(answer.error)
         else:
-            self.token.fail(QueryFailedError(f"the state machine raised {type(answer.error).__name__}"))
+            self.token.fail(answer)
+
+
+def ask_machine(machine: StateMachine, query: Any) -> Any:
+    """Ask the machine, where its commands are applied.
+
+    Raises:
+        Exception: what the machine raised.
+        QueryFailedError: that was no `Exception`.
+    """
+    try:
+        return machine.query(query)
+    except (Exception, KeyboardInterrupt, trio.Cancelled):
+        raise  # the business of whoever asked; or meant for the program
+    except BaseException as error:
+        raise QueryFailedError(f"the state machine raised {type(error).__name__}") from error
 
 
 def answer(machine: StateMachine, question: Question) -> Answer:
-    """Ask the machine, where its commands are applied."""
+    """As `ask_machine`, with what it raises as a value."""
     try:
-        return outcome.Value(machine.query(question.query))
-    except KeyboardInterrupt:
-        raise  # meant for the program, and not an answer
-    except BaseException as error:  # noqa: BLE001, ASYNC103  # whatever it is, it is the business of whoever asked
-        return outcome.Error(error)  # noqa: ASYNC104  # as above: nothing here is cancelled
+        return outcome.Value(ask_machine(machine, question.query))
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is the business of whoever asked
+        return error
 
 
 class Questions:

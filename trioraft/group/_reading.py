@@ -9,7 +9,7 @@ import trio
 
 from .._errors import ConfigError
 from .._types import Index
-from ..core import GroupConfig, Raft, Read
+from ..core import GroupConfig, Raft
 from ..wire import RequestKind, encode_value
 from ._applier import Applier
 from ._host import Host
@@ -44,51 +44,53 @@ class Reader:
             case "linearizable":
                 return await self._read_at_leader(query)
             case "follower":
-                return (await self._read_here(await self.read_index(), query)).value
+                value, _ = await self._read_here(await self.read_index(), query)
+                return value
             case "stale":
-                return await self._read_here(0, query)
+                await trio.lowlevel.checkpoint()
+                return StaleRead(*await self._read_here(0, query))
             case "lease":
                 return await self._read_by_lease(query)
         raise ConfigError(f"a level of reads is linearizable, lease, follower or stale, not {level!r}")
 
     async def read_index(self) -> Index:
-        """From which index on a state shows everything acknowledged by now, as the leader says."""
-        index: Index = await self._requests.ask(RequestKind.READ_INDEX, b"")
+        """From which index on a state shows everything acknowledged by now, as the leader says. A checkpoint."""
+        waiter = Waiter()
+        self._requests.hand_over(RequestKind.READ_INDEX, b"", waiter)
+        index: Index = await waiter.wait()
         return index
+
+    async def _read_at_leader(self, query: Any) -> Any:
+        if self._leadership.leader != self._host.node_id:
+            return await self._requests.ask(RequestKind.QUERY, encode_value(query))
+        # As it is: only a query that travels need be a CBOR value.
+        value, _ = await self._read_here(await self.read_index(), query)
+        return value
 
     async def _read_by_lease(self, query: Any) -> Any:
         if not self._has_leases:
             raise ConfigError("leases are off in this group: set GroupConfig(lease_reads=True) on all its members")
+        await trio.lowlevel.checkpoint()
         if self._holds_lease:
-            read = await self._read_here(self._core.commit_index, query)
+            value, _ = await self._read_here(self._core.commit_index, query)
             # NB: looked at again: the process may have been stopped meanwhile, and another have been elected.
             if self._holds_lease:
-                return read.value
+                return value
         return await self._read_at_leader(query)
 
     @property
     def _holds_lease(self) -> bool:
         return self._host.now() < self._core.lease_until
 
-    async def _read_at_leader(self, query: Any) -> Any:
-        if self._leadership.leader != self._host.node_id:
-            return await self._requests.ask(RequestKind.QUERY, encode_value(query))
-        # As it is: only a query that travels need be a CBOR value.
-        waiter = Waiter()
-        question = Question(query, waiter, self._applier.ask)
-        self._requests.put(Read(question))
-        return (await self._answer(question, waiter)).value
-
-    async def _read_here(self, index: Index, query: Any) -> StaleRead:
-        """The answer of this replica's machine, once it has applied everything up to `index`."""
+    async def _read_here(self, index: Index, query: Any) -> tuple[Any, Index]:
+        """The answer of this replica's machine once it has applied everything up to `index`, and as of when. No checkpoint if it has."""
+        if self._applier.may_answer(index):
+            return self._applier.answer(query), self._applier.applied_index
         waiter = Waiter()
         question = Question(query, waiter, self._applier.ask)
         question.succeed(index)
-        return await self._answer(question, waiter)
-
-    async def _answer(self, question: Question, waiter: Waiter) -> StaleRead:
         try:
-            return StaleRead(await waiter.wait(), question.applied_index)
+            return await waiter.wait(), question.applied_index
         except trio.Cancelled:
             question.abandon()
             self._applier.forget(question)

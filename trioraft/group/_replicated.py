@@ -23,7 +23,7 @@ from ._group import RaftGroup
 from ._replicated_answers import encode_result, encode_unknown, open_answer
 from ._replicated_calls import UPGRADE, Call, CallCodec, Calls
 from ._replicated_methods import Body, Command, Method, Query
-from ._replicated_state import freeze_attributes, from_records, pack_attributes, read_attributes, to_records, write_attributes
+from ._replicated_state import GONE, freeze_attributes, from_records, pack_attributes, read_attributes, to_records, write_attributes
 from ._replicated_values import unpack
 
 _SNAPSHOT_MARK: Final = "replicated object"
@@ -49,10 +49,11 @@ class Replicated(StateMachine):
     globals that change, no order of a set. Bring such things as arguments. A body calls no command or query (put what they share
     into a plain method), and waits for nothing. `context` tells it where the command stands in the log.
 
-    **The attributes are the state.** They are plain values and set by `__init__` and by commands only. A snapshot copies what
-    could change in them while the event loop waits: about 10 ms for 100,000 texts or numbers, several times that for as many lists. A
-    class with more state than that has ``blocking = True``, which has everything run in worker threads, or `save` and `load` of its own; so
-    has one whose attributes are no plain values.
+    **The attributes are the state.** They are plain values and set by `__init__` and by commands only. No list or dict is in two places
+    of it: keep it in one, and its key in the other; until then no snapshot can be taken. A snapshot copies what could change while the
+    event loop waits: about 10 ms for 100,000 texts or numbers, several times that for as many lists. A class with more state than that
+    has ``blocking = True``, which has everything run in worker threads, or `save` and `load` of its own; so has one whose attributes are
+    no plain values.
 
     **Versions.** A program that is upgraded node by node must not do on one what the others cannot do yet, and must understand what its
     log already has. So a command whose body or parameters change gets a version, and keeps its older bodies:
@@ -136,9 +137,11 @@ class Replicated(StateMachine):
         """Return a view of the state as it is now, as `StateMachine.snapshot` does: by default, of all attributes.
 
         Raises:
-            WireError: while it is iterated: names the attribute that is no plain value.
+            WireError: names the attribute that is no plain value, while it is iterated; or one with a list or dict that is there twice.
         """
-        return to_records(freeze_attributes(read_attributes(self, Replicated)), type(self).__name__)
+        name, attributes = type(self).__name__, read_attributes(self, Replicated)
+        deleted = dict.fromkeys(sorted(self._trioraft.initial.keys() - attributes.keys()), GONE)
+        return to_records(freeze_attributes(attributes, name) | deleted, name)
 
     def load(self, records: Iterator[Any]) -> None:
         """Replace the state by what `save` yielded, as `StateMachine.restore` does. Attributes that were not there then are as `__init__`
@@ -148,7 +151,8 @@ class Replicated(StateMachine):
             WireError: these are no records of attributes.
         """
         initial = {name: unpack(value) for name, value in self._trioraft.initial.items()}
-        write_attributes(self, Replicated, {**initial, **from_records(records)})
+        attributes = {**initial, **from_records(records)}
+        write_attributes(self, Replicated, {name: value for name, value in attributes.items() if value is not GONE})
 
     # --- the state machine ------------------------------------------------------------------------------------------------------------
 
@@ -280,7 +284,8 @@ def check_replicated(group_id: GroupId, machine: StateMachine) -> None:
         raise ConfigError(f"{text}: a group needs an object of its own, and a new one each time it is opened")
     if type(machine).save is Replicated.save:
         try:
-            machine._trioraft.initial = pack_attributes(read_attributes(machine, Replicated), type(machine).__name__)
+            name = type(machine).__name__
+            machine._trioraft.initial = pack_attributes(freeze_attributes(read_attributes(machine, Replicated), name), name)
         except WireError as error:
             raise ConfigError(f"group {group_id}: {error}; or give {type(machine).__name__} a `save` and a `load` of its own") from None
 

@@ -1,7 +1,8 @@
 """The attributes of a replicated object, as the records of a snapshot.
 
 A record is ``[attribute, form, items]``: a list or tuple comes in pieces of its packed items, a dict in pieces of keys and values in turn,
-anything else as the only item. The records of one attribute follow each other.
+anything else as the only item. The records of one attribute follow each other. An attribute that `__init__` has set and a command has
+deleted has one without items, lest it come back.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ _PIECE_BYTES: Final = 64 << 10
 _VALUE: Final = 0
 _LIST: Final = 1
 _DICT: Final = 2
+_GONE: Final = 3
+
+GONE: Final = object()
+"""Stands for an attribute that was deleted."""
 
 
 def read_attributes(machine: StateMachine, library: type) -> dict[str, Any]:
@@ -54,9 +59,14 @@ def _slots(kind: type, library: type) -> set[str]:
     return found
 
 
-def freeze_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a state that stays as it is."""
-    return {name: freeze(value) for name, value in attributes.items()}
+def freeze_attributes(attributes: dict[str, Any], owner: str) -> dict[str, Any]:
+    """A copy of a state that stays as it is.
+
+    Raises:
+        WireError: names an attribute with a list or dict that is in the state twice.
+    """
+    seen: set[int] = set()
+    return {name: freeze(value, f"attribute {name!r} of {owner}", seen) for name, value in attributes.items()}
 
 
 def pack_attributes(attributes: dict[str, Any], owner: str) -> dict[str, Any]:
@@ -77,7 +87,9 @@ def to_records(frozen: dict[str, Any], owner: str) -> Iterator[Any]:
     for name, value in frozen.items():
         where = f"attribute {name!r} of {owner}"
         kind = type(value)
-        if kind is dict:
+        if value is GONE:
+            yield [name, _GONE, []]
+        elif kind is dict:
             check_keys(value, where)
             yield from _pieces(name, _DICT, ((key, pack(item, where, DEPTH_MAX - 1)) for key, item in value.items()))
         elif kind is list or kind is tuple:
@@ -114,7 +126,7 @@ def _weight(packed: Any) -> int:
 
 
 def from_records(records: Iterator[Any]) -> dict[str, Any]:
-    """The attributes that `to_records` had.
+    """The attributes that `to_records` had; `GONE` for one that was deleted.
 
     Raises:
         WireError: these are other records.
@@ -122,6 +134,8 @@ def from_records(records: Iterator[Any]) -> dict[str, Any]:
     packed: dict[str, Any] = {}
     for record in records:
         match record:
+            case [str(name), 3, []]:
+                packed[name] = GONE
             case [str(name), 0, [value]]:
                 packed[name] = value
             case [str(name), 1, list(items)] if type(packed.setdefault(name, [])) is list:

@@ -6,7 +6,8 @@ does not know: a list travels as ``[0, items...]``, a tuple as ``[1, items...]``
 
 Packing a large state takes long, so it may be done in a thread, after `freeze` has copied just what could change meanwhile.
 
-Nothing is turned into something else on the way: state that came back as another type would make a restored replica differ.
+Nothing is turned into something else on the way: state that came back as another type would make a restored replica differ. Nor may one
+list or dict be in two places of a state: a replica that was restored has two of them, and a change of one would not show in the other.
 """
 
 from __future__ import annotations
@@ -28,18 +29,30 @@ _UNCHANGING: Final = _SCALARS | {int}
 _PLAIN: Final = "None, bool, int of 64 bits, float, str, bytes, or a list, tuple or dict of them"
 
 
-def freeze(value: Any, depth: int = DEPTH_MAX) -> Any:
-    """Copy what could change: the lists and dicts in a value. What is not plain stays as it is, for `pack` to refuse."""
+def freeze(value: Any, where: str, seen: set[int], depth: int = DEPTH_MAX) -> Any:
+    """Copy what could change: the lists and dicts in a value. What is not plain stays as it is, for `pack` to refuse.
+
+    Args:
+        seen: the `id` of each list and dict that is in the state so far.
+
+    Raises:
+        WireError: a list or dict is there twice; the text begins with `where`.
+    """
     # NB: most of a large state is scalars in one dict, and this is all that happens to each of them while the event loop waits.
     kind = type(value)
+    if kind is dict or kind is list:
+        if id(value) in seen:
+            text = f"a {kind.__name__} that is in the state twice would be two after a restart"
+            raise WireError(f"{where}: {text}: keep it in one place, and its key in the other")
+        seen.add(id(value))
     if kind is dict:
         if depth == 0 or _UNCHANGING.issuperset(map(type, value.values())):
             return value.copy()
-        return {key: freeze(item, depth - 1) for key, item in value.items()}
+        return {key: freeze(item, where, seen, depth - 1) for key, item in value.items()}
     if kind is list or kind is tuple:
         if depth == 0 or _UNCHANGING.issuperset(map(type, value)):
             return value if kind is tuple else value.copy()
-        return kind([freeze(item, depth - 1) for item in value])
+        return kind([freeze(item, where, seen, depth - 1) for item in value])
     return value
 
 

@@ -8,9 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from .._errors import BusyError, ChangeRefusedError, ConfigError, NotLeaderError, WireError
+from .._errors import (
+    BusyError,
+    ChangeRefusedError,
+    ConfigError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    ProposalDroppedError,
+    WireError,
+)
 from .._types import GroupKey, NodeId
-from ..core import ChangeMembers, EntryKind, Propose, Read, Request, Target, TransferLeadership
+from ..core import ChangeMembers, EntryKind, Propose, Request, Target, TransferLeadership
 from ..wire import RequestKind, decode_value, encode_value
 from ._applier import Applier
 from ._host import Host
@@ -49,7 +57,7 @@ class Requests:
         leader = self._leadership.leader
         if leader == self._host.node_id:
             try:
-                self.put(self._event(kind, payload, token))
+                self._put(kind, payload, token)
             except (WireError, ConfigError, ChangeRefusedError) as error:
                 token.fail(error)
         elif self._leadership.has_stopped:
@@ -59,31 +67,38 @@ class Requests:
         else:
             self._host.forward(leader, self._key, kind, payload, token)
 
-    def put(self, request: Request) -> None:
+    def _put(self, kind: RequestKind, payload: bytes, token: Token) -> None:
         """Hand a request to the core of this replica, which leads."""
+        match kind:
+            case RequestKind.COMMAND:
+                self._put_request(Propose(token, payload))
+            case RequestKind.READ_INDEX:
+                self._put_read(token)
+            case RequestKind.SESSION:
+                check_entry(payload)
+                self._put_request(Propose(token, payload, EntryKind.SESSION))
+            case RequestKind.QUERY:
+                self._put_read(Question(decode_value(payload), token, self._applier.ask))
+            case RequestKind.CHANGE_MEMBERS:
+                self._put_request(self._change(decode_value(payload), _ChangeToken(token)))
+            case RequestKind.TRANSFER:
+                self._put_request(TransferLeadership(token, _node_or_none(decode_value(payload))))
+
+    def _put_read(self, token: Token) -> None:
+        if not self._inbox.put_read(token):
+            token.fail(self._no_room())
+
+    def _put_request(self, request: Request) -> None:
         if type(request) is Propose:
             self._host.counters.proposals += 1
             if not self._host.has_room:
                 request.token.fail(BusyError("the log's queue is full, or its disk is: propose again later"))
                 return
         if not self._inbox.put_request(request):
-            request.token.fail(BusyError(f"group {self._key.group_id} has no room for more requests: ask again later"))
+            request.token.fail(self._no_room())
 
-    def _event(self, kind: RequestKind, payload: bytes, token: Token) -> Request:
-        match kind:
-            case RequestKind.COMMAND:
-                return Propose(token, payload)
-            case RequestKind.SESSION:
-                check_entry(payload)
-                return Propose(token, payload, EntryKind.SESSION)
-            case RequestKind.QUERY:
-                return Read(Question(decode_value(payload), token, self._applier.ask))
-            case RequestKind.READ_INDEX:
-                return Read(token)
-            case RequestKind.CHANGE_MEMBERS:
-                return self._change(decode_value(payload), token)
-            case RequestKind.TRANSFER:
-                return TransferLeadership(token, _node_or_none(decode_value(payload)))
+    def _no_room(self) -> BusyError:
+        return BusyError(f"group {self._key.group_id} has no room for more requests: ask again later")
 
     def _change(self, value: Any, token: Token) -> ChangeMembers:
         if type(value) is not list or len(value) != 3:
@@ -97,6 +112,23 @@ class Requests:
             text = f"the leader, node {self._host.node_id}, knows no address of nodes {strangers}: tell it by set_address"
             raise ChangeRefusedError("unknown_node", text)
         return ChangeMembers(token, target, expect)
+
+
+class _ChangeToken:
+    """Whoever waits for a change of membership: the entry that it ends with may be in no log, and steps before it, or all, be made."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+
+    def succeed(self, result: Any) -> None:
+        self._token.succeed(result)
+
+    def fail(self, error: Exception) -> None:
+        if isinstance(error, ProposalDroppedError):
+            error = OutcomeUnknownError("leadership was lost while members were changing: look at who is in the group")
+        self._token.fail(error)
 
 
 def encode_change(voters: Iterable[NodeId], learners: Iterable[NodeId], expect: int | None) -> bytes:

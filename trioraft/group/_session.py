@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 import trio
 
-from .._errors import BusyError, GroupStoppedError, NotLeaderError, OutcomeUnknownError, ProposalDroppedError, RaftError
+from .._errors import BusyError, ConfigError, GroupStoppedError, NotLeaderError, OutcomeUnknownError, ProposalDroppedError, RaftError
 from ._session_table import ANSWERS_MAX, encode_call, encode_close
 
 WINDOW: Final = ANSWERS_MAX // 2
@@ -34,6 +34,8 @@ class Session:
         ask: Callable[[bytes], Awaitable[Any]],
         wait_leader: Callable[[], Awaitable[Any]],
     ) -> None:
+        _check_number("the id of a session", session_id)
+        _check_number("the next sequence number", next_sequence)
         self.id: Final = session_id
         """Unique in the group, for ever."""
         self._encode, self._ask, self._wait_leader = encode, ask, wait_leader
@@ -71,6 +73,8 @@ class Session:
         if sequence is None:
             await self._wait_for_room()
             sequence = self._next
+        else:
+            _check_number("a sequence number", sequence)
         self._next = max(self._next, sequence + 1)
         self._under_way.add(sequence)
         self._given_up.discard(sequence)
@@ -129,3 +133,9 @@ class Session:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
+
+
+def _check_number(name: str, value: Any) -> None:
+    # NB: an impossible one would have the session count on from there, and no other command could be sent.
+    if type(value) is not int or not 1 <= value < 1 << 63:
+        raise ConfigError(f"{name} is a whole number from 1 to 2**63 - 1, not {value!r}")

@@ -13,6 +13,7 @@ entry allows, the one that has been quiet for the longest stretch of the log goe
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
@@ -22,7 +23,7 @@ import attrs
 from .._errors import SessionExpiredError, SnapshotError, WireError
 from .._types import Index
 from ..wire import decode_value, encode_value
-from ._declared import describe, rebuild
+from ._declared import describe_error, rebuild_error
 
 Result: TypeAlias = "tuple[Any, Exception | None]"
 """What a command returned, or the declared error that it raised."""
@@ -32,6 +33,9 @@ ANSWERS_MAX: Final = 256
 
 ANSWER_BYTES_MAX: Final = 256 << 10
 """A larger answer is not kept: it reaches whoever asks first, or nobody."""
+
+_RECORD_BYTES: Final = 1 << 20
+"""Of answers in one record of a snapshot: those of one session may be more than a record can hold."""
 
 _OPEN: Final = struct.Struct("<BQ")
 _CALL: Final = struct.Struct("<BQQQ")
@@ -144,8 +148,11 @@ class SessionTable:
 
     def _encode(self, result: Result) -> bytes:
         value, error = result
+        description = None if error is None else describe_error(self._declared, error)
+        if error is not None and description is None:
+            return _NOT_KEPT
         try:
-            answer = encode_value([None, value] if error is None else [describe(self._declared, error)])
+            answer = encode_value([None, value] if error is None else [description])
         except WireError:
             return _NOT_KEPT
         return answer if len(answer) <= ANSWER_BYTES_MAX else _NOT_KEPT
@@ -155,15 +162,21 @@ class SessionTable:
             case [None, value]:
                 return value, None
             case [description]:
-                return None, rebuild(self._declared, description)
-        return None, WireError("the command was applied before, and its result, too large or no CBOR value, could not be kept")
+                # NB: a class that only the code of then declared, or an odd constructor: neither may stop the group.
+                with contextlib.suppress(Exception):
+                    return None, rebuild_error(self._declared, description)
+        return None, WireError("the command was applied before, and its result, too large or nothing that can be told, could not be kept")
 
     # --- in snapshots -------------------------------------------------------------------------------------------------------------------
 
     def records(self) -> list[Any]:
-        """The table as it is now, as records that come before the machine's: how many, then one each."""
-        sessions = self._sessions.items()
-        return [len(sessions), *([session_id, session.acknowledged, dict(session.answers)] for session_id, session in sessions)]
+        """The table as it is now, as records that come before the machine's: how many, then one each, or several if it has much to say."""
+        records = [
+            [session_id, session.acknowledged, answers]
+            for session_id, session in self._sessions.items()
+            for answers in _pieces(session.answers)
+        ]
+        return [len(records), *records]
 
     def restored(self, records: Iterator[Any]) -> SessionTable:
         """A table of what `records` yielded, which goes on with the machine's records.
@@ -175,7 +188,7 @@ class SessionTable:
         try:
             for _ in range(next(records)):
                 session_id, acknowledged, answers = next(records)
-                table._sessions[session_id] = _Session(acknowledged, answers)
+                table._sessions.setdefault(session_id, _Session(acknowledged)).answers.update(answers)
         except (StopIteration, TypeError, ValueError) as error:
             raise SnapshotError(f"a snapshot that does not begin with a table of sessions: {error}") from error
         return table
@@ -186,3 +199,19 @@ def _forget(session: _Session, acknowledged: int) -> None:
         session.acknowledged = acknowledged
         for sequence in [known for known in session.answers if known <= acknowledged]:
             del session.answers[sequence]
+
+
+def _pieces(answers: dict[int, bytes]) -> Iterator[dict[int, bytes]]:
+    """Copies of what there is, each not much larger than `_RECORD_BYTES`; one at least."""
+    if sum(map(len, answers.values())) <= _RECORD_BYTES:
+        yield answers.copy()
+        return
+    piece, size = dict[int, bytes](), 0
+    for sequence, answer in answers.items():
+        piece[sequence] = answer
+        size += len(answer)
+        if size >= _RECORD_BYTES:
+            yield piece
+            piece, size = {}, 0
+    if piece:
+        yield piece

@@ -65,6 +65,7 @@ class Tail:
 
         Raises:
             GroupStoppedError: this replica has stopped.
+            NotLeaderError: it was removed from the group, and nobody brings it the log any more.
             StorageError: the log cannot be read.
 
         *Cancellation:* nothing is skipped.

@@ -141,7 +141,7 @@ class SimulatedReplica:
         self._inbox.append(event)
         self.schedule_turn()
 
-    def request(self, event: Propose | ChangeMembers | TransferLeadership | Read) -> None:
+    def request(self, event: Propose | ChangeMembers | TransferLeadership) -> None:
         """Queue an event that will be answered."""
         self.unanswered.add(event.token)
         self.put(event)
@@ -150,7 +150,8 @@ class SimulatedReplica:
         """Ask the core for the index of a read."""
         for check in self.node.simulator.checkers.asks:
             check(self.who, question)
-        self.request(Read(question))
+        self.unanswered.add(question)
+        self.put(Read([question]))
 
     def schedule_turn(self) -> None:
         if not self._turn_due and not self.node.is_paused:
