@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import trio
 import trio.testing
 
-from tests.storage.kit import Group, called, entries, hold
+from tests.storage.kit import Group, entries, hold
 from trioraft._types import NOTHING, EntryId, GroupKey, Member
 from trioraft.cli import main
 from trioraft.core import Compaction, Configuration, Entry, HardState
 from trioraft.storage import FileStorage, GroupRecord, MultiRaftStorage, StorageConfig, WalStorage
+from trioraft.testing._storage_parts import called
 from trioraft.wire import SnapshotEncoder
 
 G1, G2, G3, G4 = GroupKey(1), GroupKey(2), GroupKey(3), GroupKey(4)

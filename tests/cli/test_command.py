@@ -13,10 +13,11 @@ import pytest
 import trio
 
 from tests.cli.kit import G1, G2, G3, G4, Storage, begin, live, made_of, make_node, make_rich_directory, run, state_of
-from tests.storage.kit import called, entries, hold, joining
+from tests.storage.kit import entries, hold
 from trioraft._types import EntryId
 from trioraft.core import Configuration, Entry, EntryKind, encode_configuration
 from trioraft.storage import EVERY_NUMBER, FileStorage, MultiRaftStorage, StorageConfig, WalStorage
+from trioraft.testing._storage_parts import called, joining
 from trioraft.wire import seal
 
 

@@ -324,7 +324,7 @@ async def test_a_running_node_is_not_disturbed(tmp_path: Path) -> None:
                 report = await inspect_directory(str(directory), deep=True)
                 assert report.findings == []
                 assert report.user == f"process {os.getpid()}"
-        await group.listener.wait_until(30)
+        await group.listener.wait_confirmed(30)
         nursery.cancel_scope.cancel()
     await storage.aclose()
     report = await inspect_directory(str(directory), deep=True)

@@ -269,6 +269,29 @@ async def test_a_node_that_stops_takes_no_address() -> None:
             await manager.set_address(2, NEW)
 
 
+async def test_a_node_may_stop_while_it_writes_an_address_down(autojump_clock: trio.testing.MockClock) -> None:
+    """The caller hears that it is written; the others hear of it after the next start."""
+    async with running_cluster(groups=0) as cluster:
+        with trio.fail_after(100):
+            await eventually(lambda: all_live(cluster))
+            node, is_writing = cluster.nodes[1], trio.Event()
+
+            async def write_slowly(call: DiskCall) -> None:
+                if "node.toml" in call.path:
+                    is_writing.set()
+                    await trio.sleep(0.5)
+
+            node.disk.hook = write_slowly
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.up.set_address, 3, NEW)
+                await is_writing.wait()
+                await cluster.quit(1)
+            node.disk.hook = None
+            assert known(cluster.nodes[2], 3) == address_of(3)
+            await cluster.start(1)
+            await eventually(lambda: everybody_says(cluster, 3, NEW))
+
+
 async def test_a_remembered_address_that_may_not_be_dialled_any_more_does_not_stop_the_node(caplog: pytest.LogCaptureFixture) -> None:
     storage = MemoryStorage()
     await storage.open(1, "c")

@@ -118,6 +118,14 @@ def test_only_a_machine_answers_with_declared_errors(kind: RequestKind) -> None:
     assert type(answer_to(kind, ValueError("no"))) is (ValueError if asks_the_machine else trioraft.OutcomeUnknownError)
 
 
+@pytest.mark.parametrize("kind", RequestKind)
+@pytest.mark.parametrize("error", [trioraft.GroupStoppedError(7), trioraft.GroupNotFoundError("none")])
+def test_only_what_is_proposed_can_be_dropped(kind: RequestKind, error: Exception) -> None:
+    """Reads, changes and transfers are asked for again where another leads."""
+    is_proposed = kind in (RequestKind.COMMAND, RequestKind.SESSION)
+    assert type(answer_to(kind, error)) is (trioraft.ProposalDroppedError if is_proposed else trioraft.NotLeaderError)
+
+
 @pytest.mark.parametrize("text", ["x" * (TEXT_MAX + 1), "a lone \ud800"])
 def test_a_refusal_stays_one_whatever_its_text(text: str) -> None:
     for error in (trioraft.BusyError(text), trioraft.ChangeRefusedError("stale_expect", text), trioraft.ConfigError(text)):

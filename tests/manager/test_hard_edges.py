@@ -134,8 +134,8 @@ async def test_declared_errors_of_any_make_come_back_from_another_node(autojump_
             for node in (leader, other):
                 with pytest.raises(LookupError):
                     await node.group().propose("missing")
-            with pytest.raises(trioraft.OutcomeUnknownError):
-                await other.group().propose("huge")  # its argument cannot travel
+            with pytest.raises(ValueError, match=str(2**70)):
+                await other.group().propose("huge")  # its argument travels as text
             assert await other.group().propose("fine") == 1
             assert leader.group().failure is None
 
@@ -189,6 +189,26 @@ async def test_a_stop_gives_up_a_machine_that_hangs_in_its_thread() -> None:
                 await cluster.quit(1)
     finally:
         Stuck.gate.set()
+
+
+async def test_MG_12_a_group_that_gets_no_thread_stops_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    Stuck.node_id = 0
+    async with running_cluster(nodes=1, machine=Stuck) as cluster:
+        with trio.fail_after(30):
+            group = (await cluster.leader()).group()
+            await group.propose("fine")
+            other = await cluster.nodes[1].up.add_group(2, Journal(), members={1})
+            with monkeypatch.context() as patch:
+                patch.setattr(trio.to_thread, "run_sync", refuse)
+                with pytest.raises(trioraft.OutcomeUnknownError):
+                    await group.propose("no thread")
+                await eventually(lambda: group.failure is not None)
+            assert isinstance(group.failure, RuntimeError)
+            await other.wait_leader()
+            assert await other.propose("goes on") == 1
 
 
 async def test_a_store_id_that_cannot_be_written_at_first_is_remembered_later(autojump_clock: trio.testing.MockClock) -> None:
@@ -288,7 +308,7 @@ async def test_a_cancelled_wait_for_an_index_leaves_nothing_behind(autojump_cloc
             for _ in range(5):
                 with trio.move_on_after(0.1):
                     await group.wait_applied(10**9)
-            assert group._applier._waiting == []
+            assert group._applier.waiting == 0
 
 
 def test_MG_11_lines_of_unknown_groups_are_not_remembered() -> None:

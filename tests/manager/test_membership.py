@@ -211,6 +211,18 @@ async def test_nobody_waits_for_ever_at_a_leader_that_removes_itself(autojump_cl
             assert trioraft.OutcomeUnknownError in ends
 
 
+async def test_nobody_waits_for_ever_at_a_replica_that_is_long_removed(autojump_clock: trio.testing.MockClock) -> None:
+    async with running_cluster() as cluster:
+        with trio.fail_after(120):
+            leader = await cluster.leader()
+            (gone, stays) = others(cluster, leader)
+            await change(leader.group(), {leader.node_id, stays.node_id})
+            await eventually(lambda: gone.group().status().is_removed)
+            await trio.sleep(60)
+            with pytest.raises(trioraft.NotLeaderError):
+                await gone.group().wait_applied(10**6)
+
+
 async def test_MB_8_a_node_that_missed_its_removal_is_told_and_disturbs_nobody(autojump_clock: trio.testing.MockClock) -> None:
     async with running_cluster() as cluster:
         with trio.fail_after(300):

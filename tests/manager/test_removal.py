@@ -12,7 +12,7 @@ import trio.testing
 
 import trioraft
 from trioraft import ApplyContext
-from trioraft.storage import SimulatedDisk
+from trioraft.storage import DiskCall, SimulatedDisk
 
 from .cluster import Journal
 from .test_lazy_start import node
@@ -76,3 +76,41 @@ async def test_nobody_opens_a_group_that_hangs_while_its_removal_stops_it(thread
             assert await again.propose("first") == 1
         async with node(disk, machine_factory=lambda group_id: Journal()) as manager:
             assert await manager.add_group(7, members={1}, incarnation=2) is manager.get_group(7)
+
+
+async def test_a_removal_whose_caller_left_is_finished_by_the_next_one(autojump_clock: trio.testing.MockClock) -> None:
+    async def write_slowly(call: DiskCall) -> None:
+        if call.verb == "sync":
+            await trio.sleep(2)
+
+    disk = SimulatedDisk(random.Random(1))
+    async with node(disk, machine_factory=lambda group_id: Journal()) as manager:
+        with trio.fail_after(60):
+            group = await manager.add_group(7, members={1})
+            await group.wait_leader()
+            await trio.sleep(1)
+            disk.hook = write_slowly
+            with trio.move_on_after(0.5):
+                await manager.remove_group(7, force=True)
+            for arguments in ({"join": True}, {"members": {1}, "incarnation": 2}):
+                with pytest.raises(trioraft.GroupExistsError, match="call remove_group again"):
+                    await manager.add_group(7, **arguments)
+            start = trio.current_time()
+            await manager.remove_group(7, force=True)
+            assert trio.current_time() - start > 1, "not before it is on the disk"
+            assert (manager.group_ids, list(manager.groups)) == ([], [])
+            await (await manager.add_group(7, members={1}, incarnation=2)).wait_leader()
+
+
+async def test_a_number_is_named_of_a_damaged_replica_only(autojump_clock: trio.testing.MockClock) -> None:
+    """Any other one knows its own, and a caller who names one has mistaken the node or the group."""
+    async with node(SimulatedDisk(random.Random(1)), machine_factory=lambda group_id: Journal()) as manager:
+        with trio.fail_after(60):
+            group = await manager.add_group(7, members={1})
+            await group.wait_leader()
+            with pytest.raises(trioraft.ConfigError, match="not damaged"):
+                await manager.remove_group(7, force=True, replica=trioraft.EntryId(1, 5))
+            with pytest.raises(trioraft.ConfigError, match="is an EntryId"):
+                await manager.remove_group(7, force=True, replica="5@1")
+            assert await group.propose("nothing has happened") == 1
+            await manager.remove_group(7, force=True)

@@ -11,6 +11,7 @@ import trio.testing
 import trioraft
 from tests.manager.cluster import Cluster, eventually, running_cluster
 from trioraft._types import GroupKey
+from trioraft.group import Token
 from trioraft.storage import DiskCall, SimulatedDisk
 from trioraft.wire import NO_GROUP, Envelope, Forward, NodeAddress
 
@@ -142,6 +143,27 @@ async def test_requests_of_a_replaced_node_count_anew(autojump_clock: trio.testi
             await eventually(lambda: sees(cluster, 1, 3))
             manager.receiver.messages(3, [Envelope(GroupKey(5), Forward(1, 1, b""))])
             assert manager.counters.messages_duplicate == 1
+
+
+async def test_what_the_former_process_asked_for_is_not_answered_to_the_next_one(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes and requests are numbered from 1 again: the answer would be taken for that to another request."""
+    async with running_cluster(nodes=2, members={1}) as cluster:
+        with trio.fail_after(100):
+            await eventually(lambda: sees(cluster, 1, 2))
+            manager, tokens = (await cluster.leader()).up, list[Token]()
+            monkeypatch.setattr(manager.get_group(1), "hand_over", lambda kind, payload, token, forwarded: tokens.append(token))
+            manager.receiver.messages(2, [Envelope(GroupKey(1), Forward(1, number, b"")) for number in (1, 2)])
+            tokens[0].succeed("before")
+            await manager.forget_store(2)
+            await eventually(lambda: sees(cluster, 1, 2))
+            manager.receiver.messages(2, [Envelope(GroupKey(1), Forward(1, 1, b""))])
+            before = manager.counters.messages_out
+            tokens[1].succeed("late")
+            assert manager.counters.messages_out == before
+            tokens[2].succeed("of the next one")
+            assert manager.counters.messages_out == before + 1
 
 
 async def test_nothing_counts_between_the_old_store_and_the_next_one(autojump_clock: trio.testing.MockClock) -> None:

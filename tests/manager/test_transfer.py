@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 import trioraft
-from trioraft import GroupConfig, TransferRefusedError
-from trioraft.manager._handing_over import plan_balance
+from trioraft import GroupConfig, PeerLiveness, TransferRefusedError
+from trioraft.manager._handing_over import hand_over, plan_balance
 
 from .cluster import Cluster, SimNode, eventually, propose_until_done, running_cluster
 
@@ -132,6 +132,29 @@ async def test_a_node_that_stops_hands_over_before_it_goes(autojump_clock: trio.
             assert trio.current_time() - start < 1.0, "an election timeout has passed"
 
 
+async def test_what_another_node_leads_by_now_stays_there(autojump_clock: trio.testing.MockClock) -> None:
+    """Between the decision to hand groups over and the turn of each, leaders change."""
+    async with running_cluster() as cluster:
+        with trio.fail_after(60):
+            leader, (other, _) = await leader_and_others(cluster)
+            assert await hand_over({other.group(): None}) == []
+            await trio.sleep(3)
+            assert leader.group().is_leader
+
+
+async def test_nobody_counts_on_a_node_again_once_it_has_said_goodbye(autojump_clock: trio.testing.MockClock) -> None:
+    async with running_cluster() as cluster:
+        with trio.fail_after(60):
+            leader, rest = await leader_and_others(cluster)
+            await trio.sleep(2)
+            for node in rest:
+                node.events.seen.clear()
+            await cluster.quit(leader.node_id)
+            await trio.sleep(3)
+            for node in rest:
+                assert node.events.of(PeerLiveness) == [PeerLiveness(leader.node_id, False)]
+
+
 async def test_a_node_whose_peers_are_gone_stops_all_the_same(autojump_clock: trio.testing.MockClock) -> None:
     async with running_cluster() as cluster:
         with trio.fail_after(60):
@@ -167,7 +190,7 @@ class TestBalance:
     async def test_bad_preferences_are_refused(self, autojump_clock: trio.testing.MockClock) -> None:
         async with running_cluster(nodes=1) as cluster:
             with trio.fail_after(30):
-                for prefer in ({1: "2"}, {1: [2, "3"]}):
+                for prefer in ({1: "2"}, {1: [2, "3"]}, {1: 2}):
                     with pytest.raises(trioraft.ConfigError):
                         await cluster.nodes[1].up.balance_leaders(prefer)  # type: ignore[arg-type]
 

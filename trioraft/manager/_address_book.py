@@ -74,7 +74,7 @@ class AddressBook:
         self._setting = trio.Lock()
         self._met: set[NodeId] = set()
         self._news: set[NodeId] = set()
-        self._is_telling = False
+        self._to_tell = trio.Event()
         self._recall()
         for peer in sorted(self._places.keys() - {node_id}):
             peers.add(peer)
@@ -119,7 +119,7 @@ class AddressBook:
             # NB: also what is said already: it may only have been heard, and not be on the disk.
             await self._adopt(node_id, newest if newest.version and newest.address == address else Place(version, address))
         self._news.add(node_id)
-        self._tell_soon()
+        self._to_tell.set()
 
     def _checked(self, address: str) -> str:
         if type(address) is not str or not address.isprintable() or len(address.encode()) > ADDRESS_BYTES_MAX:
@@ -174,7 +174,7 @@ class AddressBook:
                 self._peers.add(node_id)
             self._transport.set_address(node_id, place.address)
         self._news.add(node_id)
-        self._tell_soon()
+        self._to_tell.set()
 
     # --- what others hear ---------------------------------------------------------------------------------------------------------------
 
@@ -182,18 +182,22 @@ class AddressBook:
         """A connection with the peer was opened: it may not know what we know."""
         if any(place.version for place in self._places.values()):
             self._met.add(peer)
-            self._tell_soon()
+            self._to_tell.set()
 
-    def _tell_soon(self) -> None:
-        if not self._is_telling:
-            self._is_telling = True
-            self._nursery.start_soon(self._tell)
+    async def tell(self) -> None:
+        """Tell the peers what they may not know, until cancelled.
 
-    async def _tell(self) -> None:
-        await trio.sleep(TELL_SECONDS)
+        A task of its own: who calls `set` may do so while the node stops, when no task can be begun for him.
+        """
+        while True:
+            await self._to_tell.wait()
+            await trio.sleep(TELL_SECONDS)
+            self._to_tell = trio.Event()
+            await self._tell_news()
+
+    async def _tell_news(self) -> None:
         met, self._met = self._met, set()
         news, self._news = self._news, set()
-        self._is_telling = False
         book = [node_id for node_id, place in sorted(self._places.items()) if place.version]
         for peer in sorted(self._peers):
             self._say(peer, book if peer in met else [node_id for node_id in book if node_id in news])

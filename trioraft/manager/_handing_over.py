@@ -26,7 +26,8 @@ async def hand_over(moves: Mapping[RaftGroup, NodeId | None]) -> list[GroupId]:
         waiters = list[tuple[RaftGroup, Waiter]]()
         for group, target in items[start : start + _AT_ONCE]:
             waiter = Waiter()
-            group.hand_over(RequestKind.TRANSFER, encode_value(target), waiter)
+            # NB: no further: where another node leads by now, its leadership is not ours to hand over.
+            group.hand_over(RequestKind.TRANSFER, encode_value(target), waiter, forwarded=True)
             waiters.append((group, waiter))
         for group, waiter in waiters:
             try:

@@ -11,14 +11,15 @@ import trio
 
 from .._errors import ConfigError, GroupExistsError, GroupNotFoundError, RaftError
 from .._machine import StateMachine
-from .._types import NOTHING, EntryId, GroupId, GroupKey, Member, NodeId
+from .._types import EntryId, GroupId, GroupKey, Member, NodeId
 from ..core import Configuration, GroupConfig
 from ..group import RaftGroup
 from ..observe import Counters
-from ..storage import EVERY_NUMBER, GroupRecord, MultiRaftStorage, NodeRecord, RecoveredGroup
+from ..storage import GroupRecord, MultiRaftStorage, NodeRecord, RecoveredGroup
 from ..transport import Identity, Receiver
 from ._address_book import AddressBook
 from ._clock import NodeClock
+from ._found import barred, check_incarnation, check_matching, check_replica, removed_key
 from ._handing_over import hand_over, plan_balance
 from ._hosting import Hosting, check_machine
 from ._node import Node
@@ -162,7 +163,7 @@ class MultiRaftManager:
         if (group := self._hosting.opened.get(group_id)) is not None:
             if machine is None and group.failure is None:
                 await trio.lowlevel.checkpoint()
-                _matching(self._storage.recovered[group_id].record, key, voters)
+                check_matching(self._storage.recovered[group_id].record, key, voters)
                 return group
             # NB: also when it has stopped: what the start found on disk is older than what the group wrote since.
             raise GroupExistsError(
@@ -189,8 +190,10 @@ class MultiRaftManager:
 
         Raises:
             GroupNotFoundError: no such group here.
-            ConfigError: no incarnation was given, and it cannot be read.
+            ConfigError: no incarnation was given, and it cannot be read; or `replica` was given, and the group is not damaged: it knows
+                that by itself.
             GroupExistsError: this replica is a voter and `force` was not given.
+            StorageError: it could not be written; the group has stopped: call again.
 
         *Cancellation:* the group may be stopped and removed, or stopped and there again at the next start.
         """
@@ -205,11 +208,12 @@ class MultiRaftManager:
             return
         if not force and (found.record is None or self.node_id in self._voters(found, group)):
             raise GroupExistsError(f"node {self.node_id} is a voter of group {group_id}: change its members first, or pass force=True")
-        key = _removed(found, incarnation)
+        key = removed_key(found, incarnation)
+        check_replica(found, replica)
         with self._hosting.reserve(group_id):
             if group is not None:
                 await self._hosting.stop(group_id)
-            await self._storage.remove_group(key, replica if found.failure is not None else None)
+            await self._storage.remove_group(key, replica)
         self._hosting.forget(group, group_id)
 
     async def balance_leaders(self, prefer: Mapping[GroupId, Sequence[NodeId]] | None = None) -> dict[GroupId, NodeId]:
@@ -225,8 +229,8 @@ class MultiRaftManager:
 
         *Cancellation:* some groups may be moved.
         """
-        checked = {group_id: tuple(nodes) for group_id, nodes in (prefer or {}).items()}
-        if any(type(node_id) is not int for nodes in checked.values() for node_id in nodes):
+        prefer = prefer or {}
+        if not all(map(_are_node_ids, prefer.values())):
             raise ConfigError("prefer is a list of node ids by group")
         await trio.lowlevel.checkpoint()
         now, led, leaders = self._clock.now(), dict[GroupId, list[NodeId]](), Counter[NodeId]()
@@ -236,7 +240,7 @@ class MultiRaftManager:
             if group.is_leader:
                 others = group.status().voters - {self.node_id}
                 led[group.id] = sorted(node_id for node_id in others if now < self._peers.liveness.get(node_id, 0))
-        moves = plan_balance(led, leaders, self.node_id, checked)
+        moves = plan_balance(led, leaders, self.node_id, prefer)
         done = await hand_over({self._hosting.running[group_id]: target for group_id, target in moves.items()})
         return {group_id: moves[group_id] for group_id in done}
 
@@ -306,7 +310,7 @@ class MultiRaftManager:
         """Refuse what would fail later, when the group is on disk already."""
         if type(group_id) is not int or not 0 <= group_id < 1 << 63:
             raise ConfigError(f"a group id is a whole number from 0 to 2**63 - 1, not {group_id!r}")
-        _check_incarnation(incarnation)
+        check_incarnation(incarnation)
         if machine is not None or not self._hosting.has_factory:
             check_machine(group_id, machine)
         if not isinstance(config, GroupConfig):
@@ -337,10 +341,10 @@ class MultiRaftManager:
             raise found.failure
         if found is not None and found.record is not None:
             await trio.lowlevel.checkpoint()
-            _matching(found.record, key, voters)
+            check_matching(found.record, key, voters)
             return
         if voters is None:
-            record = GroupRecord(key, Member(self.node_id, _barred(key, found)), Configuration(()), awaits_number=True)
+            record = GroupRecord(key, Member(self.node_id, barred(key, found)), Configuration(()), awaits_number=True)
         else:
             record = GroupRecord(key, Member(self.node_id), Configuration.bootstrap(voters))
             if found is not None and found.tombstone is not None and key.incarnation <= found.tombstone.incarnation:
@@ -351,55 +355,5 @@ class MultiRaftManager:
         await self._storage.create_group(record)
 
 
-def _barred(key: GroupKey, found: RecoveredGroup | None) -> EntryId:
-    """Up to which number no replica of this group may come again to this node."""
-    if found is None or found.tombstone is None or found.tombstone.incarnation < key.incarnation:
-        return NOTHING
-    if found.tombstone.incarnation > key.incarnation:
-        raise GroupExistsError(
-            f"group {key.group_id} was removed here in incarnation {found.tombstone.incarnation}: join that, or a later one"
-        )
-    if found.barred == EVERY_NUMBER:
-        raise GroupExistsError(
-            f"group {key.group_id} was damaged when it was removed here, and `remove_group` was not told which replica it was: this node "
-            f"cannot come back to incarnation {key.incarnation} of it"
-        )
-    return found.barred
-
-
-def _matching(record: GroupRecord | None, key: GroupKey, voters: frozenset[NodeId] | None) -> None:
-    """Refuse a group found on disk that is not the one asked for."""
-    if record is None or record.key != key:
-        incarnation = record.key.incarnation if record is not None else "no"
-        raise GroupExistsError(f"group {key.group_id} exists here in incarnation {incarnation}, not {key.incarnation}")
-    if voters is None:
-        return
-    if not record.configuration.voters:
-        raise GroupExistsError(f"group {record.key.group_id} was joined, and not begun with members: open it with join=True")
-    if record.configuration.voters != voters:
-        raise GroupExistsError(
-            f"group {key.group_id} was created with members {sorted(record.configuration.voters)}, not {sorted(voters)}: "
-            f"open it with the members it has"
-        )
-
-
-def _removed(found: RecoveredGroup, incarnation: int | None) -> GroupKey:
-    """Which replica is to be removed."""
-    own = None if found.record is None else found.record.key
-    if incarnation is None:
-        if own is None:
-            raise ConfigError(
-                f"group {found.group_id} is damaged, and which incarnation it was cannot be read: pass the newest that add_group was ever "
-                f"called with, which is incarnation=1 unless you gave another"
-            )
-        return own
-    _check_incarnation(incarnation)
-    # What damage hides may be a later replica than the one that can be read.
-    if own is not None and (incarnation < own.incarnation or (incarnation > own.incarnation and found.failure is None)):
-        raise GroupNotFoundError(f"group {found.group_id} is here in incarnation {own.incarnation}, not {incarnation}")
-    return GroupKey(found.group_id, incarnation)
-
-
-def _check_incarnation(incarnation: int) -> None:
-    if type(incarnation) is not int or not 1 <= incarnation < 1 << 32:
-        raise ConfigError(f"an incarnation is a whole number from 1 to 2**32 - 1, not {incarnation!r}")
+def _are_node_ids(nodes: object) -> bool:
+    return isinstance(nodes, Sequence) and all(type(node_id) is int for node_id in nodes)

@@ -22,7 +22,7 @@ from ..wire import CLUSTER_ID_BYTES_MAX
 from ._config import MultiRaftConfig
 from ._hosting import MachineFactory
 from ._manager import MultiRaftManager
-from ._parts import Parts
+from ._parts import Given, Parts
 
 
 @asynccontextmanager
@@ -70,19 +70,18 @@ async def open_manager(
     record = await storage.open(node_id, cluster_id)
     try:
         async with trio.open_nursery() as providers:
-            announcer = Announcer(Counters(), instruments)
-            parts = Parts(
-                record,
-                storage,
-                transport,
-                config,
-                addresses,
-                announcer,
-                generator or random.Random(),
-                providers,
+            given = Given(
+                record=record,
+                storage=storage,
+                transport=transport,
+                config=config,
+                addresses=addresses,
+                announcer=Announcer(Counters(), instruments),
+                generator=generator or random.Random(),
                 machine_factory=machine_factory,
                 group_config=group_config or GroupConfig(),
             )
+            parts = Parts(given, providers)
             try:
                 async with trio.open_nursery() as groups:
                     manager = parts.manager(groups)

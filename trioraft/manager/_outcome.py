@@ -19,12 +19,11 @@ from .._errors import (
     NotLeaderError,
     OutcomeUnknownError,
     ProposalDroppedError,
-    RaftError,
     SessionExpiredError,
     TransferRefusedError,
     WireError,
 )
-from ..group import RaftGroup
+from ..group import RaftGroup, describe_error, rebuild_error
 from ..wire import Forward, ForwardOutcome, ForwardReply, RequestKind, decode_value, encode_value
 
 TEXT_MAX: Final = 4096
@@ -32,6 +31,9 @@ TEXT_MAX: Final = 4096
 
 _FOR_MACHINES: Final = frozenset({RequestKind.COMMAND, RequestKind.SESSION, RequestKind.QUERY})
 """What a machine answers, its declared errors included."""
+
+_FOR_THE_LOG: Final = frozenset({RequestKind.COMMAND, RequestKind.SESSION})
+"""What is proposed, and so can be dropped."""
 
 
 def reply_with_result(request: Forward, result: Any) -> ForwardReply:
@@ -41,10 +43,9 @@ def reply_with_result(request: Forward, result: Any) -> ForwardReply:
 
 def reply_with_error(request: Forward, error: Exception, declared: tuple[type[Exception], ...]) -> ForwardReply:
     """The answer to a request that was refused, lost, or answered with one of its machine's declared errors."""
-    kind = _declared_kind(declared, error) if request.kind in _FOR_MACHINES else None
-    # NB: a machine that declares a base of our own errors does not make a refusal a result.
-    if kind is not None and (not isinstance(error, RaftError) or type(error) in declared):
-        return _reply(request, ForwardOutcome.DECLARED_ERROR, [kind, *map(_plain, error.args)])
+    description = describe_error(declared, error) if request.kind in _FOR_MACHINES else None
+    if description is not None:
+        return _reply(request, ForwardOutcome.DECLARED_ERROR, description)
     match error:
         case NotLeaderError():
             return _reply(request, ForwardOutcome.NOT_LEADER, error.leader)
@@ -54,6 +55,8 @@ def reply_with_error(request: Forward, error: Exception, declared: tuple[type[Ex
             return _reply(request, ForwardOutcome.BUSY, _text(error))
         case EntryTooLargeError():
             return _reply(request, ForwardOutcome.TOO_LARGE, _text(error))
+        case GroupStoppedError() | GroupNotFoundError() if request.kind not in _FOR_THE_LOG:
+            return _reply(request, ForwardOutcome.NOT_LEADER, None)
         case GroupStoppedError():
             return _reply(request, ForwardOutcome.STOPPED, _text(error))
         case GroupNotFoundError():
@@ -98,8 +101,7 @@ def decode_outcome(group: RaftGroup, reply: ForwardReply) -> Result | Exception:
         case ForwardOutcome.RESULT:
             return Result(body)
         case ForwardOutcome.DECLARED_ERROR:
-            kind, *arguments = body
-            return _rebuild(group.machine.declared_errors[kind], arguments)
+            return rebuild_error(group.machine.declared_errors, body)
         case ForwardOutcome.NOT_LEADER:
             return NotLeaderError(body)
         case ForwardOutcome.DROPPED:
@@ -129,27 +131,3 @@ def decode_outcome(group: RaftGroup, reply: ForwardReply) -> Result | Exception:
 def _text(error: Exception) -> str:
     """What an error says, as something that can travel: an odd letter must not turn a refusal into an unknown outcome."""
     return str(error)[:TEXT_MAX].encode(errors="replace").decode()
-
-
-def _declared_kind(declared: tuple[type[Exception], ...], error: Exception) -> int | None:
-    """Which of the machine's declared errors this is: the class itself before a base of it."""
-    if type(error) in declared:
-        return declared.index(type(error))
-    return next((kind for kind, base in enumerate(declared) if isinstance(error, base)), None)
-
-
-def _rebuild(kind: type[Exception], arguments: list[Any]) -> Exception:
-    """The error as it was raised, without running its constructor: that may want other arguments than it kept."""
-    error = kind.__new__(kind, *arguments)
-    error.args = tuple(arguments)
-    return error
-
-
-def _plain(argument: Any) -> Any:
-    """An exception's argument as something that can travel."""
-    if isinstance(argument, int | str | bytes | float | None):
-        return argument
-    try:
-        return str(argument)
-    except Exception:  # noqa: BLE001  # a user's class must not stop the group that answers
-        return f"<{type(argument).__name__}>"

@@ -79,6 +79,7 @@ class Peers:
         self._live = {node_id}
         self._watchers: dict[NodeId, set[GroupId]] = {node_id: set()}
         self._watching: dict[GroupId, frozenset[NodeId]] = {}
+        self._is_leaving = False
         self._said = trio.Event()  # set: nobody waits for it, or all is said
         self._said.set()
         self._to_wake: deque[tuple[GroupId, PeerUp | PeerDown]] = deque()
@@ -117,14 +118,15 @@ class Peers:
 
     # --- the pulse --------------------------------------------------------------------------------------------------------------------
 
-    def beat(self, now: Millis, *, is_leaving: bool = False) -> None:
-        """Once an interval: see who is not live any more, this node included, and send each peer its pulse.
+    def leave(self, now: Millis) -> None:
+        """The groups have stopped: from here on nobody need count on this node, for whatever the pulse before said."""
+        self._is_leaving = True
+        self.beat(now)
 
-        Args:
-            is_leaving: the groups have stopped: from here on nobody need count on this node, for whatever the pulse before said.
-        """
+    def beat(self, now: Millis) -> None:
+        """Once an interval: see who is not live any more, this node included, and send each peer its pulse."""
         age = self._sync_age()
-        sync_age = -1 if is_leaving or math.isinf(age) else int(age * 1000)
+        sync_age = -1 if self._is_leaving or math.isinf(age) else int(age * 1000)
         is_sick = not 0 <= sync_age < self._timing.election_timeout
         self.liveness[self._node_id] = min(now, self.liveness[self._node_id]) if is_sick else NEVER
         self._judge(self._node_id, now)

@@ -175,6 +175,9 @@ class Router:
             return
 
         def reply(answer: ForwardReply) -> None:
+            # NB: once its store is forgotten, another one may be there, whose processes and requests are numbered from 1 again.
+            if self._seen.get(peer) is not seen:
+                return
             self._counters.messages_out += 1
             if len(answer.body) > self._transport.payload_bytes_max:
                 answer = unknown_reply(answer)  # no frame could hold it
