@@ -33,7 +33,7 @@ def test_what_is_no_address_is_named(text: str) -> None:
 
 def test_address_that_is_no_text() -> None:
     with pytest.raises(ConfigError, match="5001 is not a text"):
-        Address.parse(5001)  # type: ignore[arg-type]
+        Address.parse(5001)  # type: ignore[arg-type]  # that is the point
 
 
 def test_port_0_only_to_listen_on() -> None:

@@ -53,7 +53,7 @@ def test_values_that_contradict_each_other(values: dict[str, Any], text: str) ->
 
 def test_config_cannot_be_changed() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        TcpTransportConfig().read_timeout = 1  # type: ignore[misc]
+        TcpTransportConfig().read_timeout = 1  # type: ignore[misc]  # that is the point
 
 
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:99999", "[::1"])

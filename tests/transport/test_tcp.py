@@ -66,7 +66,7 @@ async def test_messages_of_one_lane_stay_in_order() -> None:
             if index % 100 == 0:
                 await trio.lowlevel.checkpoint()
         await two.receiver.wait(lambda: len(two.receiver.envelopes) == 2000)
-        assert [envelope.message.entries[0].index for envelope in two.receiver.envelopes] == list(range(1, 2001))  # type: ignore[union-attr]
+        assert [envelope.message.entries[0].index for envelope in two.receiver.envelopes] == list(range(1, 2001))  # type: ignore[union-attr]  # appends
 
 
 async def test_peer_without_an_address_is_counted() -> None:
@@ -364,7 +364,7 @@ async def test_snapshot_pieces_arrive_in_order_on_one_connection() -> None:
 
 async def test_snapshot_to_a_slow_receiver_holds_up_its_sender_and_nothing_else() -> None:
     two = Node(identity(2), receiver=SnapshotTaker())
-    two.receiver.gate = trio.sleep_forever  # type: ignore[attr-defined]
+    two.receiver.gate = trio.sleep_forever  # type: ignore[attr-defined]  # it is a SnapshotTaker
     async with pair(two=two) as (one, _, _nursery):
         with trio.move_on_after(0.3) as patience:
             for _ in range(1000):
@@ -376,7 +376,7 @@ async def test_snapshot_to_a_slow_receiver_holds_up_its_sender_and_nothing_else(
 
 async def test_max_connections_per_addr_bounds_snapshot_connections() -> None:
     two = Node(identity(2), receiver=SnapshotTaker())
-    two.receiver.gate = trio.sleep_forever  # type: ignore[attr-defined]
+    two.receiver.gate = trio.sleep_forever  # type: ignore[attr-defined]  # it is a SnapshotTaker
     one = Node(identity(1), config=TcpTransportConfig(max_connections_per_addr=4))
     async with pair(one, two) as (_, _two, nursery):
         for _ in range(6):
@@ -388,7 +388,7 @@ async def test_max_connections_per_addr_bounds_snapshot_connections() -> None:
 
 async def test_snapshot_that_stalls_fails_by_name() -> None:
     two = Node(identity(2), receiver=SnapshotTaker())
-    two.receiver.gate = trio.sleep_forever  # type: ignore[attr-defined]
+    two.receiver.gate = trio.sleep_forever  # type: ignore[attr-defined]  # it is a SnapshotTaker
     async with pair(Node(identity(1), config=TcpTransportConfig(write_timeout=0.2)), two) as (one, _, _nursery):
 
         async def send_many() -> None:
@@ -402,7 +402,7 @@ async def test_snapshot_that_stalls_fails_by_name() -> None:
 
 async def test_snapshot_to_a_peer_that_moves_fails_by_name() -> None:
     two = Node(identity(2), receiver=SnapshotTaker())
-    two.receiver.gate = trio.sleep_forever  # type: ignore[attr-defined]
+    two.receiver.gate = trio.sleep_forever  # type: ignore[attr-defined]  # it is a SnapshotTaker
     async with pair(two=two) as (one, _, nursery):
         kinds = []
 
@@ -444,7 +444,7 @@ async def test_snapshot_before_serve_fails_by_name() -> None:
 
 def test_member_names_are_of_the_connection() -> None:
     """The kit's messages are from node 1 to node 2; another source would not be encoded."""
-    assert append(1, 2).message.source == Member(1)  # type: ignore[union-attr]
+    assert append(1, 2).message.source == Member(1)  # type: ignore[union-attr]  # it is an append
 
 
 async def test_verbs_after_the_end_are_harmless() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -101,10 +102,10 @@ class CountingBytes(bytes):
 
     sliced = 0
 
-    def __getitem__(self, key: object) -> bytes:  # type: ignore[override]
-        part = super().__getitem__(key)  # type: ignore[index]
-        CountingBytes.sliced += len(part)  # type: ignore[arg-type]
-        return part  # type: ignore[return-value]
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        CountingBytes.sliced += len(part)
+        return part
 
 
 @pytest.mark.parametrize("length", [2**31, 2**32 - 1, PAYLOAD_MAX + 1, 8], ids=str)

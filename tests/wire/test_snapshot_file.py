@@ -637,4 +637,4 @@ def test_a_file_that_cannot_be_decompressed_here_says_what_to_install(request: p
 
 def test_an_unknown_compression_is_refused() -> None:
     with pytest.raises(ConfigError, match="must be one of none, zlib, zstd, not 'lz4'"):
-        encode(SMALL, "lz4")  # type: ignore[arg-type]
+        encode(SMALL, "lz4")  # type: ignore[arg-type]  # that is the point
