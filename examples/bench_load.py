@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from array import array
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -21,7 +22,7 @@ class Measurement:
 
     def __init__(self, manager: MultiRaftManager, request: dict[str, Any]) -> None:
         self._manager, self._request = manager, request
-        self._begin = trio.current_time() + request["warm_up"]
+        self._begin = time.perf_counter() + request["warm_up"]
         self._end = self._begin + request["seconds"]
         self._latencies = array("l")
         self._errors = 0
@@ -45,14 +46,14 @@ class Measurement:
         return partial(group.read, None, level=level)
 
     async def _run_client(self, ask: Callable[[], Awaitable[Any]], is_measured: bool) -> None:
-        while (started := trio.current_time()) < self._end:
+        while (started := time.perf_counter()) < self._end:
             try:
                 await ask()
             except RaftError:
                 self._errors += 1
                 await trio.sleep(_RETRY_SECONDS)
                 continue
-            now = trio.current_time()
+            now = time.perf_counter()
             if is_measured and self._begin <= now < self._end:
                 self._latencies.append(round((now - started) * 1e6))
 

@@ -179,6 +179,7 @@ class ClusterRun:
             "elections": observer.elections,
             "leaderless_groups": len(leaderless),
             "longest_gap_seconds": round(load.longest_gap, 3),
+            "slowest_request": attrs.asdict(load.slowest),
             "digests_equal": findings.digests_equal and not observer.differing,
             "directories": {str(node_id): self._directory(node_id) for node_id in observer.views},
             "directory_bound": {**attrs.asdict(self._watch.bound), "total": self._watch.bound.total},

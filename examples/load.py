@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
+import attrs
 import trio
 from http_client import Answer, HttpConnection, NoAnswerError, NotSentError
 from latency import Histogram, RollingHistogram
@@ -19,6 +20,19 @@ REQUEST_SECONDS = 3.0
 """A request without an answer for so long has an unknown outcome."""
 _PAUSE_SECONDS = 0.05
 """After a refusal, so that a group without a leader is not hammered."""
+
+
+@attrs.frozen(order=True)
+class Request:
+    """A write that was sent: where, and what came of it."""
+
+    seconds: float
+    began: float
+    """Seconds since the start."""
+    group_id: int
+    node_id: int
+    status: int
+    """0: no answer."""
 
 
 class Load:
@@ -35,6 +49,9 @@ class Load:
         self.recent = {node_id: RollingHistogram() for node_id in addresses}
         self.longest_gap = 0.0
         """The longest time, in seconds, that any one client went without an acknowledged write."""
+        self.slowest = Request(0, 0, 0, 0, 0)
+        """Where to look when a gap is long."""
+        self._began = trio.current_time()
         self.unexpected: list[str] = []
         """Answers that no request of ours should get."""
 
@@ -85,6 +102,8 @@ class Load:
                 pass  # Unknown, as the write already is.
             finally:
                 del route.waiting[scope]
+        took, status = trio.current_time() - started, 0 if answer is None else answer.status
+        self.slowest = max(self.slowest, Request(round(took, 3), round(started - self._began, 3), group_id, route.node_id, status))
         if answer is None:
             self._routes.failed(route)
             return False

@@ -213,7 +213,7 @@ def no_nodes_left(tmp_path: Path) -> Iterator[None]:
     yield
     deadline = time.monotonic() + 10
     while (left := nodes_of(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.05)  # they are nobody's children any more: nothing tells of their end
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left, f"nodes left behind: {left}"
