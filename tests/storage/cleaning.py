@@ -12,12 +12,13 @@ import trio
 import trio.testing
 
 from tests.storage import kit
-from tests.storage.kit import Group, Listener, called, entries, installing, joining, read_all, record
+from tests.storage.kit import Group, Listener, entries, installing, read_all, record
 from trioraft._types import NOTHING, EntryId, GroupKey
 from trioraft.core import Compaction, Entry, HardState
 from trioraft.storage import DiskCall, GroupRecord, SimulatedDisk, WalStorage
 from trioraft.storage._cleaner import CleanerStatistics
 from trioraft.storage._simulated_disk import Keep
+from trioraft.testing._storage_parts import called, joining
 
 wal = partial(kit.wal, cleaning=True)
 
@@ -197,10 +198,23 @@ class History:
         await writer.append(snapshot_bytes(story.key, at))
         await writer.commit()
 
+    async def furnish(self) -> None:
+        """Groups 1 and 2; of group 1 there are files at rest, and snapshots."""
+        await self.create(1)
+        await self.create(2)
+        for _ in range(3):
+            for _ in range(4):
+                self.write(1, low=self.stories[1].state.last + 1, size=150)
+                self.write(2)
+                await self.confirm(2)
+            await self.compact(1, keep=20)
+            await trio.testing.wait_all_tasks_blocked()
+        assert "logs" in self.disk.names(f"{kit.BASE}/group-1")
+
     async def confirm(self, number: int) -> None:
         story = self.stories[number]
         if story.group is not None and story.sequences:
-            await story.group.listener.wait_until(story.sequences[-1][0])
+            await story.group.listener.wait_confirmed(story.sequences[-1][0])
 
     async def live(self, steps: int) -> None:
         """Do anything, some of it at once, some of it after the cleaner has come to rest."""
@@ -289,4 +303,14 @@ async def check_all(history: History, *, share: float = 1.0, goes_on: float = 0.
         for keep in KEEPS:
             counts[f"{verb} {'group' if 'group-' in path else 'log'}"] += 1
             await check(moment, keep, goes_on=rng.random() < goes_on, **history.options)
+    return counts
+
+
+async def check_removals(history: History) -> Counter[str]:
+    """Cut the power at each step, some of which took a group's own files away."""
+    history.disk.hook = None
+    counts = await check_all(history)
+    print(f"{len(history.moments)} steps, {sum(counts.values())} power cuts: {dict(counts)}")
+    assert counts["remove group"] > 5
+    assert counts["rmdir group"] > 5
     return counts

@@ -1,4 +1,4 @@
-"""What the tests of the storage share: entries, a listener that remembers, and a node's storage on a simulated disk."""
+"""What the tests of the storage share: what those of any storage are made of, and a node's storage on a simulated disk."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import attrs
 import trio
 
 from trioraft._errors import StorageError
-from trioraft._types import NOTHING, EntryId, GroupKey, Member
-from trioraft.core import Compaction, Configuration, Entry, EntryKind, HardState, InstallSnapshot, LoadEntries
-from trioraft.storage import GroupRecord, MultiRaftStorage, SimulatedDisk, StorageConfig, WalStorage, WriteListener
+from trioraft._types import EntryId, GroupKey, Member
+from trioraft.core import Compaction, Configuration, Entry, HardState, InstallSnapshot, LoadEntries
+from trioraft.storage import GroupRecord, MultiRaftStorage, SimulatedDisk, StorageConfig, WalStorage
 from trioraft.storage._batch import decode_batch_header
 from trioraft.storage._committer import Committer
 from trioraft.storage._contract import LogStorage, RecoveredGroup
@@ -26,7 +26,7 @@ from trioraft.storage._node_file import NodeFile
 from trioraft.storage._recovery import Recovery, recover
 from trioraft.storage._row import Row
 from trioraft.storage._table import Table
-from trioraft.wire import seal
+from trioraft.testing._storage_parts import HeldGroup, Listener, entries, record
 
 BASE = "data"
 LOG = "data/wal"
@@ -37,87 +37,8 @@ THIRD = "data/wal/00000003.wal"
 G1, G2, G3 = GroupKey(1), GroupKey(2), GroupKey(3)
 
 
-def entry(key: GroupKey, index: int, term: int = 1, payload: bytes | None = None) -> Entry:
-    made = Entry(index, term, EntryKind.COMMAND, payload if payload is not None else f"{key} {index}@{term}".encode())
-    seal(key, made)
-    return made
-
-
-def entries(key: GroupKey, low: int, high: int, term: int = 1, payload: bytes | None = None) -> tuple[Entry, ...]:
-    return tuple(entry(key, index, term, payload) for index in range(low, high))
-
-
-def record(key: GroupKey, *voters: int) -> GroupRecord:
-    return GroupRecord(key, Member(1), Configuration.bootstrap(voters or (1, 2, 3)))
-
-
-def joining(key: GroupKey, barred: EntryId = NOTHING) -> GroupRecord:
-    return GroupRecord(key, Member(1, barred), Configuration(()), awaits_number=True)
-
-
-def called(term: int, index: int) -> Member:
-    return Member(1, EntryId(term, index))
-
-
-@attrs.define(eq=False)
-class Listener:
-    """A group's ear."""
-
-    heard: list[object] = attrs.Factory(list)
-    """Numbers as they are confirmed, errors, and True or False for space."""
-
-    def persisted(self, sequence: int) -> None:
-        self.heard.append(sequence)
-
-    def storage_failed(self, error: StorageError) -> None:
-        self.heard.append(error)
-
-    def space_changed(self, available: bool) -> None:
-        self.heard.append(available)
-
-    @property
-    def confirmed(self) -> int:
-        return max((number for number in self.heard if type(number) is int), default=0)
-
-    async def wait_until(self, sequence: int) -> None:
-        while self.confirmed < sequence:
-            if any(isinstance(heard, StorageError) for heard in self.heard):
-                raise AssertionError(f"write {sequence} will never be confirmed: {self.heard[-1]}")
-            await trio.lowlevel.checkpoint()
-
-    async def wait_failure(self) -> StorageError:
-        while not (failures := [heard for heard in self.heard if isinstance(heard, StorageError)]):
-            await trio.lowlevel.checkpoint()
-        return failures[0]
-
-
-_: type[WriteListener] = Listener
-
-
-@attrs.define(eq=False)
-class Group:
+class Group(HeldGroup):
     """A group as its driver would hold it."""
-
-    storage: MultiRaftStorage
-    key: GroupKey
-    log: LogStorage
-    listener: Listener
-    term: int = 0
-    """The newest that was written."""
-
-    def write(self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None, me: Member | None = None) -> int:
-        """Write; with the term of the entries, if it is a new one and nothing else was asked for, as a replica would."""
-        if state is None and new and new[-1].term > self.term:
-            state = HardState(new[-1].term)
-        self.term = self.term if state is None else state.term
-        sequence = self.storage.next_sequence()
-        self.log.write(sequence, state, new, install, me)
-        return sequence
-
-    async def write_and_wait(
-        self, *new: Entry, state: HardState | None = None, install: InstallSnapshot | None = None, me: Member | None = None
-    ) -> None:
-        await self.listener.wait_until(self.write(*new, state=state, install=install, me=me))
 
     def compact(self, start: int, *, commit: int = 0) -> None:
         """Cut the log, behind a snapshot that reaches up to there."""
@@ -268,7 +189,7 @@ async def _read_row(row: Row, table: Table, reader: LogReader, directories: Grou
     if row.record is None or not row.is_living:
         return ()
     committer: Any = Committer
-    log = GroupLog(row, row.record, committer, table, reader, directories.of(row.record.key), lambda: None)
+    log = GroupLog(row.record.key, row.record.me, row, committer, table, reader, directories.of(row.record.key), lambda: None)
     return await read_all(log, row.recovered())
 
 

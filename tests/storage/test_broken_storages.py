@@ -11,7 +11,7 @@ import pytest
 from trioraft._errors import RaftError
 from trioraft._types import NOTHING, EntryId
 from trioraft.core import HardState
-from trioraft.storage import MemoryStorage, MultiRaftStorage, _memory
+from trioraft.storage import MemoryStorage, MultiRaftStorage, _held_log, _memory
 from trioraft.storage._contract import RecoveredGroup
 from trioraft.storage._log_state import LogState
 from trioraft.storage._memory_group import MemoryGroup
@@ -124,7 +124,7 @@ def confirms_the_writes_of_others(patch: Patch) -> None:
 
 @found_by("test_an_unsealed_entry_is_refused")
 def takes_unsealed_entries(patch: Patch) -> None:
-    patch.setattr(_memory._MemoryLog, "write", lambda self, sequence, state, new, install=None, me=None: None)
+    patch.setattr(_memory._MemoryLog, "_write", lambda self, sequence, state, new, install, me: None)
 
 
 # -- configurations --------------------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def forgets_numbers(patch: Patch) -> None:
 
 @found_by("test_a_number_only_rises")
 def takes_any_number(patch: Patch) -> None:
-    patch.setattr(_memory, "check_number", lambda before, now: None)
+    patch.setattr(_held_log, "check_number", lambda before, now: None)
 
 
 @found_by("test_a_tombstone_bars_the_newest_number")

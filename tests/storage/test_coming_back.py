@@ -9,24 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.storage.cleaning import History, check_all, wal
-from tests.storage.kit import (
-    BASE,
-    FIRST,
-    G1,
-    G2,
-    G3,
-    batches,
-    called,
-    entries,
-    hold,
-    joining,
-    patched,
-    read_all,
-    record,
-    serving,
-    start_group,
-)
+from tests.storage.cleaning import History, check_removals, wal
+from tests.storage.kit import BASE, FIRST, G1, G2, G3, batches, entries, hold, patched, read_all, record, serving, start_group
 from trioraft._errors import CorruptLogError, GroupExistsError, StorageError
 from trioraft._types import NOTHING, EntryId, GroupKey, Member
 from trioraft.core import Configuration, HardState
@@ -39,6 +23,7 @@ from trioraft.storage._segment import (
     encode_write,
 )
 from trioraft.storage._table import Body, Table
+from trioraft.testing._storage_parts import called, joining
 
 quiet = trio.testing.wait_all_tasks_blocked
 
@@ -68,16 +53,7 @@ async def test_a_power_cut_at_every_step(seed: int) -> None:
     """Of a removal, of the return, and of its first writes; with files at rest and snapshots of both lives."""
     history = History(random.Random(seed), groups=2, max_log_file_size=4096)
     async with serving(history.storage):
-        await history.create(1)
-        await history.create(2)
-        for _ in range(3):
-            for _ in range(4):
-                history.write(1, low=history.stories[1].state.last + 1, size=150)
-                history.write(2)
-                await history.confirm(2)
-            await history.compact(1, keep=20)
-            await quiet()
-        assert "logs" in history.disk.names(f"{BASE}/group-1")
+        await history.furnish()
         history.disk.hook = history.note
         for _ in range(2):
             history.write(1, low=history.stories[1].state.last + 1, size=20, learns=True)
@@ -89,11 +65,7 @@ async def test_a_power_cut_at_every_step(seed: int) -> None:
             await history.confirm(2)
         await history.confirm(1)
         await quiet()
-    history.disk.hook = None
-    counts = await check_all(history)
-    print(f"{len(history.moments)} steps, {sum(counts.values())} power cuts: {dict(counts)}")
-    assert counts["remove group"] > 5
-    assert counts["rmdir group"] > 5
+    counts = await check_removals(history)
     assert counts["sync log"] > 5
 
 

@@ -70,7 +70,7 @@ async def test_what_comes_during_a_sync_is_the_next_batch(disk: SimulatedDisk) -
         await trio.testing.wait_all_tasks_blocked()
         assert one.listener.heard == two.listener.heard == [], "nothing is confirmed before its sync"
         gate.may_pass.set()
-        await one.listener.wait_until(later[2])
+        await one.listener.wait_confirmed(later[2])
         assert one.listener.heard == [first, later[2]], "each group is told once for each batch"
         assert two.listener.heard == [later[1]]
         assert storage.sync_count - before == 2
@@ -83,7 +83,7 @@ async def test_a_batch_is_one_write_and_one_sync(disk: SimulatedDisk) -> None:
         disk.calls.clear()
         for group in groups:
             group.write(*entries(group.key, 1, 5))
-        await groups[-1].listener.wait_until(20)
+        await groups[-1].listener.wait_confirmed(20)
         assert disk.calls == {"write": 1, "sync": 1}
     recovery = await read(disk)
     assert all(len(log_of(recovery, number)) == 4 for number in range(1, 21))
@@ -118,7 +118,7 @@ async def test_batch_bytes_max_bounds_a_batch_but_never_splits_a_write(disk: Sim
         for index in range(1, 9):
             one.write(*entries(G1, index, index + 1, payload=bytes(3000)))
         two.write(*entries(G2, 1, 5, payload=bytes(5000)), state=HardState(1, 1))
-        await one.listener.wait_until(8)
+        await one.listener.wait_confirmed(8)
         assert len(one.listener.heard) == 4
         assert two.listener.heard == [9]
     data = disk.contents(FIRST)
@@ -139,7 +139,7 @@ async def test_has_room_until_queue_bytes_max_waits(disk: SimulatedDisk) -> None
         last = group.write(*entries(G1, 2, 3, payload=bytes(2000)))
         assert not storage.has_room, "what is on its way to the disk counts too"
         gate.may_pass.set()
-        await group.listener.wait_until(last)
+        await group.listener.wait_confirmed(last)
         assert storage.has_room
 
 

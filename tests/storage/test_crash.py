@@ -76,7 +76,7 @@ async def live(rng: random.Random, moments: list[Moment], **options: int) -> Non
                 write(rng, histories[number], groups[number])
             last = rng.choice(sorted(histories))
             if rng.random() < 0.7:
-                await groups[last].listener.wait_until(histories[last].sequences[-1])
+                await groups[last].listener.wait_confirmed(histories[last].sequences[-1])
     disk.hook = None
 
 

@@ -170,7 +170,7 @@ async def test_a_table_that_changes_all_the_time_rolls_over_all_the_same() -> No
             for term in range(1, 200):
                 before = storage._log_file().end
                 last = [group.write(state=HardState(term, 1)) for group in groups.values()][-1]
-                await groups[GROUPS].listener.wait_until(last)
+                await groups[GROUPS].listener.wait_confirmed(last)
                 if (after := storage._log_file().end).number == before.number:
                     largest = max(largest, after.size - before.size)
             files = len(storage._table.files)

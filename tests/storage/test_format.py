@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.storage.kit import FIRST, G1, G2, LOG, SECOND, entries, installing, joining, record, serving, start_group, wal
+from tests.storage.kit import FIRST, G1, G2, LOG, SECOND, entries, installing, record, serving, start_group, wal
 from trioraft._types import EntryId, GroupKey, Member
 from trioraft.core import Configuration, HardState
 from trioraft.storage import (
@@ -35,6 +35,7 @@ from trioraft.storage._configurations import Configurations
 from trioraft.storage._row import AtRest, Row
 from trioraft.storage._row_bytes import decode_row, encode_row_content
 from trioraft.storage._segment import SegmentKind, decode_group, decode_segment_header, encode_group, encode_member, encode_write
+from trioraft.testing._storage_parts import joining
 
 PAGE = (Path(__file__).parents[2] / "docs" / "disk.md").read_text()
 

@@ -9,29 +9,14 @@ import pytest
 import trio
 import trio.testing
 
-from tests.storage.kit import (
-    FIRST,
-    G1,
-    G2,
-    LOG,
-    SECOND,
-    Group,
-    batches,
-    entries,
-    entry,
-    hold,
-    installing,
-    patched,
-    serving,
-    start_group,
-    wal,
-)
+from tests.storage.kit import FIRST, G1, G2, LOG, SECOND, Group, batches, entries, hold, installing, patched, serving, start_group, wal
 from trioraft._errors import CorruptLogError, StorageError
 from trioraft._types import EntryId
 from trioraft.core import Entry, LoadEntries
 from trioraft.storage import DiskCall, SimulatedDisk, _log_reader as log_reader_module
 from trioraft.storage._committer import Mark
 from trioraft.storage._segment import encode_carried
+from trioraft.testing._storage_parts import entry
 
 EVERYTHING = 1 << 40
 

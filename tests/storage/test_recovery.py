@@ -25,7 +25,6 @@ from tests.storage.kit import (
     batches,
     body_end,
     entries,
-    entry,
     found_on,
     log_of,
     patched,
@@ -43,6 +42,7 @@ from trioraft.core import HardState
 from trioraft.storage import SimulatedDisk
 from trioraft.storage._batch import BATCH_HEADER_SIZE, decode_batch_header, encode_batch
 from trioraft.storage._segment import encode_group, encode_tombstone, encode_write
+from trioraft.testing._storage_parts import entry
 
 SECTOR = 512
 

@@ -10,14 +10,23 @@ import pytest
 import trio
 import trio.testing
 
-from tests.storage.cleaning import History, check_all, cleaning, found_by, wal
+from tests.storage.cleaning import History, check_removals, cleaning, found_by, wal
 from tests.storage.kit import BASE, FIRST, G1, G2, batches, entries, hold, patched, record, serving, start_group
 from trioraft._errors import CorruptLogError, GroupExistsError, GroupNotFoundError, StorageError
 from trioraft._types import EntryId, GroupKey
 from trioraft.core import HardState
-from trioraft.storage import DiskCall, SimulatedDisk, StorageConfig, WalStorage
+from trioraft.storage import (
+    EVERY_NUMBER,
+    DiskCall,
+    FileStorage,
+    MultiRaftStorage,
+    SimulatedDisk,
+    StorageConfig,
+    WalStorage,
+)
 from trioraft.storage._group_directory import group_of_directory
 from trioraft.storage._trouble import RETRY_SECONDS_MAX
+from trioraft.testing._storage_parts import called, joining
 from trioraft.wire import RECORD_HEADER_SIZE
 
 quiet = trio.testing.wait_all_tasks_blocked
@@ -333,16 +342,7 @@ async def test_a_power_cut_at_every_step(seed: int) -> None:
     """A group is whole or gone; and when it is made anew, nothing of the old one is there."""
     history = History(random.Random(seed), groups=2, max_log_file_size=4096)
     async with serving(history.storage):
-        await history.create(1)
-        await history.create(2)
-        for _ in range(3):
-            for _ in range(4):
-                history.write(1, low=history.stories[1].state.last + 1, size=150)
-                history.write(2)
-                await history.confirm(2)
-            await history.compact(1, keep=20)
-            await quiet()
-        assert own_files(history.disk)
+        await history.furnish()
         history.disk.hook = history.note
         await history.remove(1)
         await quiet()
@@ -353,11 +353,7 @@ async def test_a_power_cut_at_every_step(seed: int) -> None:
         await history.create(1)
         history.write(1, low=1, count=2, size=20)
         await history.confirm(1)
-    history.disk.hook = None
-    counts = await check_all(history)
-    print(f"{len(history.moments)} steps, {sum(counts.values())} power cuts: {dict(counts)}")
-    assert counts["remove group"] > 5
-    assert counts["rmdir group"] > 5
+    await check_removals(history)
 
 
 @pytest.mark.parametrize("keep", ["none", "all", "random"])
@@ -431,6 +427,38 @@ async def test_damage_that_hides_a_later_replica(disk: SimulatedDisk) -> None:
         assert storage.recovered[1].record == record(G1)
         await storage.remove_group(G1)
         assert storage.recovered[1].tombstone == AGAIN
+
+
+@pytest.mark.parametrize("kind", ["wal", "files"])
+async def test_a_number_says_nothing_of_another_incarnation(disk: SimulatedDisk, kind: str) -> None:
+    """A caller who takes a damaged replica for an earlier one names a number of that: it must not let this one come again."""
+    key, wrong = GroupKey(1, 5), GroupKey(1, 3)
+    config = StorageConfig(base_dir=BASE)
+
+    def make(seed: int) -> MultiRaftStorage:
+        return (
+            wal(disk.mount(), seed=seed) if kind == "wal" else FileStorage(config, disk.mount(), random_bytes=random.Random(seed).randbytes)
+        )
+
+    async with serving(storage := make(0)):
+        group = await start_group(storage, key, joining(key))
+        await group.write_and_wait(*entries(key, 1, 4), state=HardState(9, 2), me=called(8, 8))
+        await group.write_and_wait(*entries(key, 4, 6))
+    if kind == "wal":
+        data = disk.contents(FIRST)
+        for place in (0, 1):  # how it began, and the number that it learned
+            data = patched(data, batches(data)[place] + 100, b"?")
+        disk.overwrite(FIRST, data)
+    else:
+        disk.overwrite(f"{OWN}/logs/vote.dat", patched(disk.contents(f"{OWN}/logs/vote.dat"), 40, b"?"))
+    async with serving(storage := make(2)):
+        assert storage.recovered[1].record is None
+        with pytest.raises(GroupNotFoundError, match="incarnation 5"):
+            await storage.remove_group(wrong, EntryId(2, 9))
+        assert isinstance(storage.recovered[1].failure, CorruptLogError), "nothing was removed"
+        await storage.remove_group(wrong)
+        assert storage.recovered[1].tombstone == key
+        assert storage.recovered[1].barred == EVERY_NUMBER
 
 
 # -- a removal that nobody waits for ---------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import attrs
 import trio
 
-from .._errors import GroupExistsError, InvariantError, StorageError
+from .._errors import GroupExistsError, StorageError
 from .._types import NOTHING, EntryId, GroupId, GroupKey, Member, NodeId
 from ..core import Compaction, Configuration, Durable, Entry, HardState, InstallSnapshot, LoadEntries
 
@@ -94,16 +94,6 @@ class RecoveredGroup:
         if record.me.replica < self.barred or self.barred == EVERY_NUMBER:
             listed = "all" if self.barred == EVERY_NUMBER else f"those up to {self.barred}"
             raise GroupExistsError(f"group {tombstone} was removed here; of its replica numbers, {listed} are barred on this node")
-
-
-def check_number(before: Member, now: Member) -> None:
-    """Refuse a number that is no later one of the same node's.
-
-    Raises:
-        InvariantError: the replica was called by `before` until now.
-    """
-    if now.node_id != before.node_id or now.replica <= before.replica:
-        raise InvariantError(f"{before} is to be called {now}: a replica's number only rises")
 
 
 class WriteListener(Protocol):
@@ -320,7 +310,8 @@ class MultiRaftStorage(ABC):
         any that can be read, is barred: a replica that lost its vote must not come again.
 
         Raises:
-            GroupNotFoundError: the group of that id has another incarnation; of a damaged one: a later one.
+            GroupNotFoundError: the group of that id has another incarnation; of a damaged one: a later one, or one that is later as far as
+                can be read, and `barred` was given: a number says nothing of another incarnation.
             StorageError: the log has failed.
 
         *Cancellation:* as for `create_group`.

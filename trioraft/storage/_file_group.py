@@ -13,15 +13,16 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 import trio
 
-from .._errors import CorruptLogError, InvariantError, RaftError, StorageError
+from .._errors import CorruptLogError, RaftError, StorageError
 from .._types import NOTHING, EntryId, GroupKey, Member, NodeId
 from ..core import Compaction, Entry, HardState, InstallSnapshot, LoadEntries
 from ._batch import BadBytesError
-from ._contract import GroupRecord, LogStorage, SnapshotStorage, WriteListener, check_number
+from ._contract import GroupRecord, SnapshotStorage, WriteListener
 from ._disk import Disk
 from ._file_log import FileLog, encode_one_write, file_number
 from ._file_writers import FileWriters
 from ._folder import Folder
+from ._held_log import HeldLog
 from ._row import Row, Tombstone
 from ._segment import encode_compacted
 from ._snapshot_files import SNAPSHOT_DIRECTORY, SnapshotFiles, snapshot_id
@@ -229,7 +230,7 @@ class FileGroup:
         """What is given out for the group that lives here; the same object each time."""
         if self.held is None:
             files = SnapshotFiles(Folder(self.disk, posixpath.join(self.path, SNAPSHOT_DIRECTORY)))
-            self.held = GroupLog(self, record.key, files, self.log.row.me or record.me)
+            self.held = GroupLog(record.key, self.log.row.me or record.me, self, files)
         return self.held
 
 
@@ -242,38 +243,22 @@ def _is_snapshot(name: str) -> bool:
 
 
 @attrs.define(eq=False)
-class GroupLog(LogStorage):
+class GroupLog(HeldLog):
     """What a driver holds of its group."""
 
     group: FileGroup
-    key: GroupKey
     files: SnapshotFiles
-    me: Member
-    """With the newest number that was handed over."""
-    is_closed: bool = False
 
-    def attach(self, listener: WriteListener) -> None:
-        self._check_open()
+    def _attach(self, listener: WriteListener) -> None:
         self.group.listener = listener
         self.group.writers.greet(listener)
 
-    def write(
-        self,
-        sequence: int,
-        hard_state: HardState | None,
-        entries: Sequence[Entry],
-        install: InstallSnapshot | None = None,
-        me: Member | None = None,
+    def _write(
+        self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None, me: Member | None
     ) -> None:
-        self._check_open()
-        if me is not None:
-            check_number(self.me, me)
-        data = encode_one_write(self.key, hard_state, entries, install, me)
-        self.me = me or self.me
-        self.group.submit(_Write(data, sequence))
+        self.group.submit(_Write(encode_one_write(self.key, hard_state, entries, install, me), sequence))
 
-    def compact(self, compaction: Compaction) -> None:
-        self._check_open()
+    def _compact(self, compaction: Compaction) -> None:
         self.group.submit(_Write(encode_compacted(self.key, compaction)))
 
     async def read(self, load: LoadEntries) -> tuple[Entry, ...]:
@@ -297,7 +282,3 @@ class GroupLog(LogStorage):
     @property
     def snapshots(self) -> SnapshotStorage:
         return self.files
-
-    def _check_open(self) -> None:
-        if self.is_closed:
-            raise InvariantError(f"a write of {self.key}, which was removed")

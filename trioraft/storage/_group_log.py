@@ -8,13 +8,14 @@ import attrs
 import trio
 
 from .._errors import CorruptLogError, InvariantError, StorageError
-from .._types import GroupKey, Index, Member
+from .._types import Index, Member
 from ..core import Compaction, Entry, HardState, InstallSnapshot, LoadEntries
 from ..wire import RECORD_HEADER_SIZE
 from ._committer import Committer, Mark
-from ._contract import GroupRecord, LogStorage, SnapshotStorage, WriteListener, check_number
+from ._contract import SnapshotStorage, WriteListener
 from ._extents import Extent
 from ._group_directory import GroupDirectory
+from ._held_log import HeldLog
 from ._log_reader import LogReader
 from ._row import AtRest, Row
 from ._segment import WRITE_BYTES_MAX, encode_compacted, encode_write
@@ -22,64 +23,37 @@ from ._table import Table
 
 
 @attrs.define(eq=False)
-class GroupLog(LogStorage):
+class GroupLog(HeldLog):
     """Writes through the committer, reads through the table: for one life of a replica, which ends with its row.
 
     Args:
-        record: that of the row.
         on_compacted: called once the log is cut, durably: files below its beginning may go.
     """
 
     row: Row
-    record: GroupRecord
     committer: Committer
     table: Table
     reader: LogReader
     directory: GroupDirectory
     on_compacted: Callable[[], None]
-    is_closed: bool = False
-    me: Member = attrs.field(init=False)
-    """With the newest number that was handed over."""
 
-    def __attrs_post_init__(self) -> None:
-        self.me = self.record.me
-
-    @property
-    def key(self) -> GroupKey:
-        return self.record.key
-
-    def attach(self, listener: WriteListener) -> None:
-        self._check_open()
+    def _attach(self, listener: WriteListener) -> None:
         self.committer.attach(self.key.group_id, listener)
 
-    def write(
-        self,
-        sequence: int,
-        hard_state: HardState | None,
-        entries: Sequence[Entry],
-        install: InstallSnapshot | None = None,
-        me: Member | None = None,
+    def _write(
+        self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None, me: Member | None
     ) -> None:
-        self._check_open()
-        if me is not None:
-            check_number(self.me, me)
         data = encode_write(self.key, hard_state, entries, install, me)
         if len(data) > WRITE_BYTES_MAX:
             raise InvariantError(f"a write of {len(data)} bytes is larger than the log can hold")
-        self.me = me or self.me
         self.committer.submit(self.key.group_id, data, sequence)
 
-    def compact(self, compaction: Compaction) -> None:
-        self._check_open()
+    def _compact(self, compaction: Compaction) -> None:
         self.committer.submit(self.key.group_id, encode_compacted(self.key, compaction), mark=Mark(self.on_compacted))
 
     @property
     def snapshots(self) -> SnapshotStorage:
         return self.directory.snapshots
-
-    def _check_open(self) -> None:
-        if self.is_closed:
-            raise InvariantError(f"a write of {self.key}, which was removed")
 
     # -- reading ------------------------------------------------------------------------------------------------------------------
 

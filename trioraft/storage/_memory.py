@@ -26,8 +26,8 @@ from ._contract import (
     RecoveredGroup,
     SnapshotStorage,
     WriteListener,
-    check_number,
 )
+from ._held_log import HeldLog
 from ._memory_group import IN_MEMORY, MemoryGroup
 from ._memory_snapshots import MemorySnapshots
 
@@ -242,7 +242,7 @@ class MemoryStorage(MultiRaftStorage):
             raise GroupNotFoundError(f"group {group_id} is not in this storage")
         log = self._logs.get(group_id)
         if log is None:
-            log = self._logs[group_id] = _MemoryLog(self, group, group.record)
+            log = self._logs[group_id] = _MemoryLog(group.record.key, group.record.me, self, group)
         return log
 
     def next_sequence(self) -> int:
@@ -302,42 +302,24 @@ class MemoryStorage(MultiRaftStorage):
 
 
 @attrs.define(eq=False)
-class _MemoryLog(LogStorage):
+class _MemoryLog(HeldLog):
     storage: MemoryStorage
     group: MemoryGroup
     """One life of it: another of the same key is another object."""
-    record: GroupRecord
-    is_closed: bool = False
-    me: Member = attrs.field(init=False)
-    """With the newest number that was handed over."""
     _snapshots: MemorySnapshots = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.me = self.record.me
         self._snapshots = MemorySnapshots(self.key, self._find, self.storage._check_space)
 
-    @property
-    def key(self) -> GroupKey:
-        return self.record.key
-
-    def attach(self, listener: WriteListener) -> None:
-        self._check_open()
+    def _attach(self, listener: WriteListener) -> None:
         self.storage._attach(self.key.group_id, listener)
 
-    def write(
-        self,
-        sequence: int,
-        hard_state: HardState | None,
-        entries: Sequence[Entry],
-        install: InstallSnapshot | None = None,
-        me: Member | None = None,
+    def _write(
+        self, sequence: int, hard_state: HardState | None, entries: Sequence[Entry], install: InstallSnapshot | None, me: Member | None
     ) -> None:
-        self._check_open()
-        if me is not None:
-            check_number(self.me, me)
         if not all(entry.record for entry in entries):
             raise InvariantError(f"an entry of {self.key} was handed to the log unsealed")
-        new, self.me = tuple(entries), me or self.me
+        new = tuple(entries)
 
         def change(group: MemoryGroup) -> None:
             group.write(hard_state, new, install)
@@ -346,13 +328,8 @@ class _MemoryLog(LogStorage):
 
         self._submit(change, sequence, sum(len(entry.record) for entry in new))
 
-    def compact(self, compaction: Compaction) -> None:
-        self._check_open()
+    def _compact(self, compaction: Compaction) -> None:
         self._submit(lambda group: group.compact(compaction))
-
-    def _check_open(self) -> None:
-        if self.is_closed:
-            raise InvariantError(f"a write of {self.key}, which was removed")
 
     def _find(self) -> MemoryGroup:
         """Raises once the group is no more, or another life of it is there."""

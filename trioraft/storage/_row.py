@@ -124,14 +124,18 @@ class Row:
             seen: the newest life that anything names which can be read, also behind damage, and what was written for it.
 
         Raises:
-            GroupNotFoundError: the group that lives here is another one.
+            GroupNotFoundError: the group that lives here is another one; or `barred` is of an earlier one than the newest that was seen.
         """
         is_damaged = self.failure is not None
         own = 0 if self.key is None else self.key.incarnation
         if self.record is not None and (key.incarnation < own or (key.incarnation > own and not is_damaged)):
             raise GroupNotFoundError(f"group {key} is not here; {self.key} is")
-        if is_damaged:
-            key = GroupKey(self.group_id, max(key.incarnation, own, seen.key.incarnation))
+        newest = max(own, seen.key.incarnation) if is_damaged else 0
+        if key.incarnation < newest:
+            if barred is not None:
+                # NB: a number of one life says nothing of a later one, which may have promised something under a higher number.
+                raise GroupNotFoundError(f"group {key} is not here; there are records of incarnation {newest}: a number must be of that")
+            key = GroupKey(self.group_id, newest)
         if barred is None:
             barred = EVERY_NUMBER if is_damaged else NOTHING
         known = self._number if self.key == key else NOTHING

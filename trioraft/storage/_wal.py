@@ -229,8 +229,9 @@ class WalStorage(MultiRaftStorage):
             raise GroupNotFoundError(f"group {group_id} is not in this storage")
         log = self._logs.get(group_id)
         if log is None or log.row is not row:
-            directory = self._group_directories().of(row.record.key)
-            log = GroupLog(row, row.record, self._opened(), self._table, self._reader, directory, lambda: self._tidy(group_id))
+            key, me = row.record.key, row.record.me
+            directory = self._group_directories().of(key)
+            log = GroupLog(key, me, row, self._opened(), self._table, self._reader, directory, lambda: self._tidy(group_id))
             self._logs[group_id] = log
         return log
 

@@ -128,6 +128,11 @@ class Listener:
                 raise AssertionError(f"write {sequence} was never confirmed") from self.failures[0]
             await self._change.wait()
 
+    async def wait_failure(self) -> StorageError:
+        while not self.failures:
+            await self._change.wait()
+        return self.failures[0]
+
     async def wait_heard(self, count: int) -> None:
         while len(self.heard) < count:
             await self._change.wait()
