@@ -64,12 +64,7 @@ async def furnish(disk: SimulatedDisk, storage: WalStorage) -> None:
         index += 1
         await quiet()
     await (await group.log.snapshots.create(EntryId(1, 5))).append(b"never committed")
-    mount = disk.mount()
-    await mount.make_directory(f"{OWN}/state_machine")
-    file = await mount.open(f"{OWN}/state_machine/applied.dat", create=True)
-    await mount.append(file, 0, b"3", sync=True)
-    await mount.sync_directory(f"{OWN}/state_machine")
-    assert own_files(disk) == ["logs/1.log", "snapshots/3-1.snap", "snapshots/5-1.snap.2.tmp", "state_machine/applied.dat"]
+    assert own_files(disk) == ["logs/1.log", "snapshots/3-1.snap", "snapshots/5-1.snap.2.tmp"]
 
 
 def refusing(verb: str, part: str) -> Callable[[DiskCall], Awaitable[None]]:
@@ -116,6 +111,7 @@ async def test_what_is_not_ours_stays_and_is_told(disk: SimulatedDisk) -> None:
     foreign = ["logs/7.log.gz", "notes.txt", "snapshots/03-1.snap", "state_machine/counter.db", "state_machine/counter.db.tmp"]
     async with serving(storage):
         await furnish(disk, storage)
+        await disk.mount().make_directory(f"{OWN}/state_machine")
         for name in foreign:
             disk.overwrite(f"{OWN}/{name}", b"somebody's")
         await storage.remove_group(G1)

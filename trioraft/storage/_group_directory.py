@@ -3,7 +3,6 @@
     group-{id}/
       logs/{first_index}.log          entries at rest
       snapshots/{index}-{term}.snap   snapshots
-      state_machine/applied.dat       a hint of how far the machine had come
 
 The directory is made with the first file in it, and a start opens none. When a group has been removed, and its tombstone is durable, its
 directory is *left over*: emptied in the background, or before a new incarnation of the group is made, whichever comes first. A crash on
@@ -32,16 +31,12 @@ from ._folder import Folder, translated
 from ._snapshot_files import SNAPSHOT_DIRECTORY, SnapshotFiles, snapshot_id
 from ._whole_file import TEMPORARY_SUFFIX
 
-MACHINE_DIRECTORY = "state_machine"
-APPLIED_NAME = "applied.dat"
-
 _DIRECTORY_NAME = re.compile(r"group-(0|[1-9][0-9]{0,19})\Z")
 
-# What of each directory of a group is ours, by its name. A user's own machine may keep its files beside the hint.
+# What of each directory of a group is ours, by its name.
 _OURS: dict[str, Callable[[str], bool]] = {
     LOGS_DIRECTORY: lambda name: at_rest_first(name) is not None or name.endswith(TEMPORARY_SUFFIX),
     SNAPSHOT_DIRECTORY: lambda name: snapshot_id(name) is not None or name.endswith(TEMPORARY_SUFFIX),
-    MACHINE_DIRECTORY: lambda name: name in (APPLIED_NAME, APPLIED_NAME + TEMPORARY_SUFFIX),
 }
 
 # What a directory says that is not empty, or is none.
