@@ -112,7 +112,7 @@ async def no_life(storage: MultiRaftStorage) -> None:
 
 
 async def until_cleaned(storage: WalStorage) -> None:
-    while len(storage._table.files) > 2:
+    while len(storage._table.files.numbers) > 2:
         await trio.lowlevel.checkpoint()
 
 

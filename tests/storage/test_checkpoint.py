@@ -74,13 +74,13 @@ async def test_a_new_file_begins_with_all_rows(disk: SimulatedDisk) -> None:
         assert disk.names(LOG) == ["00000001.wal"]
         await groups[2].write_and_wait(*entries(G2, 4, 6, term=2))
         assert disk.names(LOG) == ["00000001.wal", "00000002.wal"]
-        assert storage._table.is_complete(2)
+        assert storage._table.files.is_complete(2)
     assert len(batches(disk.contents(SECOND))) == 4, "several for the checkpoint, one for the write"
     expected = await found_on(disk)
     assert expected[3].tombstone == GROUPS[2]
     assert len(expected[2].entries) == 5
     recovery = (await read(disk)).recovery
-    assert recovery.table.is_complete(2)
+    assert recovery.table.files.is_complete(2)
     assert recovery.end.checkpoint_size == batches(disk.contents(SECOND))[-1]
 
 
@@ -180,8 +180,8 @@ async def _goes_on(disk: SimulatedDisk, found: dict[int, object]) -> None:
     storage = wal(disk.mount(), max_log_file_size=12_000)
     async with serving(storage):
         await start_group(storage, GroupKey(30))
-        newest = storage._table.files[-1]
-        assert newest == 1 or storage._table.is_complete(newest)
+        newest = storage._table.files.numbers[-1]
+        assert newest == 1 or storage._table.files.is_complete(newest)
     disk.crash("none")
     after: dict[int, object] = dict(await found_on(disk))
     assert after.pop(30)
@@ -211,7 +211,7 @@ async def test_no_space_within_a_checkpoint(disk: SimulatedDisk, autojump_clock:
         await trio.sleep(3)
         assert groups[2].listener.confirmed == last
         assert groups[1].listener.heard[-1] is True
-        assert storage._table.is_complete(storage._table.files[-1])
+        assert storage._table.files.is_complete(storage._table.files.numbers[-1])
         after = await state_of(storage)
         assert [name for name in disk.names(LOG) if name.endswith(".wal")] == ["00000001.wal", "00000002.wal"] or room >= 4000
     disk.crash("none")
@@ -325,14 +325,14 @@ async def test_ST_14_an_idle_group_outlives_fifty_files(disk: SimulatedDisk, aut
         await idle.write_and_wait(*entries(G1, 1, 6), state=HardState(4, 2))
         before = (await state_of(storage))[1]
         index = 0
-        while storage._table.files[-1] <= 50:
+        while storage._table.files.numbers[-1] <= 50:
             index += 1
             for group in (two, three):
                 await group.write_and_wait(*entries(group.key, index, index + 1, payload=b"p" * 1500))
                 if index % 7 == 0:
                     group.compact(index - 3)
         await trio.sleep(100)
-        assert storage._table.files[0] > 45
+        assert storage._table.files.numbers[0] > 45
         assert (await state_of(storage))[1] == before
     for _ in range(2):
         disk.crash("none")
@@ -371,7 +371,7 @@ async def only_checkpoint(disk: SimulatedDisk) -> str:
                 await group.write_and_wait(*entries(group.key, index, index + 1, payload=b"p" * 700))
                 group.compact(index)
         await trio.sleep(100)
-        file = storage._table.files[0]
+        file = storage._table.files.numbers[0]
         assert file > 1
     return f"{LOG}/{file:08}.wal"
 
@@ -396,7 +396,7 @@ async def test_rot_in_one_batch_of_the_only_checkpoint_takes_only_those_whom_it_
         assert "does not match its checksum" in str(found.pop(number).failure)
         assert found == {other: whole[other] for other in found}
         log = await read(twin)
-        assert not log.recovery.table.is_complete(log.recovery.table.files[0])
+        assert not log.recovery.table.files.is_complete(log.recovery.table.files.numbers[0])
         assert log.recovery.table.removable() == []
 
 

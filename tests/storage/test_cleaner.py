@@ -46,8 +46,8 @@ def files_of(disk: SimulatedDisk, group_id: int, part: str = "logs") -> list[str
 async def fill(group: Group, first: int, *, files: int = 1, size: int = 1000) -> int:
     """Write on until so many log files have begun; return the next index."""
     table = group.storage._table  # type: ignore[attr-defined]
-    target = table.files[-1] + files
-    while table.files[-1] < target:
+    target = table.files.numbers[-1] + files
+    while table.files.numbers[-1] < target:
         await group.write_and_wait(*entries(group.key, first, first + 1, payload=bytes(size)))
         first += 1
     await quiet()
@@ -875,7 +875,7 @@ async def test_a_file_that_is_deleted_too_early_would_be_noticed(monkeypatch: py
     """Planted: a log file goes although another group still needs it."""
 
     def removable(table: Table) -> list[int]:
-        return table.files[:-2]
+        return table.files.numbers[:-2]
 
     monkeypatch.setattr(Table, "removable", removable)
     monkeypatch.setattr("trioraft.storage._oldest_file.OldestFile.is_emptied", lambda oldest: True)

@@ -149,7 +149,7 @@ def said(*segments: bytes, table: Table | None = None) -> Table:
         table = Table("wal")
         table.add_file(1)
     for number, data in enumerate(segments):
-        table.apply(Body({1}, table.files[-1], number, data, 0, len(data), 0))
+        table.apply(Body({1}, table.files.numbers[-1], number, data, 0, len(data), 0))
     return table
 
 

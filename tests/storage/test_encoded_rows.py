@@ -145,14 +145,14 @@ async def test_a_roll_over_finds_the_rows_ready_except_of_groups_that_wrote_sinc
             changed = noted[0]
             await groups[changed].write_and_wait(state=HardState(9, 3))
             index = await fill(storage, groups[1], index, 1.0)
-            assert (storage._table.files, sorted(noted)) == ([1], list(range(1, GROUPS + 1))), "one pass"
+            assert (storage._table.files.numbers, sorted(noted)) == ([1], list(range(1, GROUPS + 1))), "one pass"
             noted.clear()
             await groups[3].write_and_wait(state=HardState(8, 2))
-            assert (storage._table.files, set(noted) - {1}) == ([1, 2], {changed}), "group 1 wrote all the time"
+            assert (storage._table.files.numbers, set(noted) - {1}) == ([1, 2], {changed}), "group 1 wrote all the time"
             noted.clear()
             await fill(storage, groups[1], index, 1.0)
             await groups[1].write_and_wait(state=HardState(5, 2))
-            assert (storage._table.files, set(noted)) == ([1, 2, 3], {1, 3})
+            assert (storage._table.files.numbers, set(noted)) == ([1, 2, 3], {1, 3})
     # NB: a start compares each row with what comes before its checkpoint.
     found = await found_on(disk)
     assert [number for number, group in found.items() if group.failure is not None] == []
@@ -173,7 +173,7 @@ async def test_a_table_that_changes_all_the_time_rolls_over_all_the_same() -> No
                 await groups[GROUPS].listener.wait_confirmed(last)
                 if (after := storage._log_file().end).number == before.number:
                     largest = max(largest, after.size - before.size)
-            files = len(storage._table.files)
+            files = len(storage._table.files.numbers)
             assert files > 5
             assert len(noted) <= 2 * GROUPS * files
         assert len(noted) > GROUPS * files, "there were passes"

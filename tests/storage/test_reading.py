@@ -197,12 +197,12 @@ async def test_what_moves_while_it_is_read_is_read_from_its_new_place(disk: Simu
                 storage._committer.submit(1, encode_carried(G1, [old]), mark=mark)
                 await mark.wait()
                 assert storage._table.removable() == [1]
-                storage._table.remove_file(1)
+                storage._table.files.remove(1)
                 disk.delete(FIRST)
 
         disk.hook = move
         assert await load(group, 1, 2) == ids(1, 3)
-        assert storage._table.files == [2]
+        assert storage._table.files.numbers == [2]
 
 
 async def test_what_is_replaced_while_it_is_read_is_not_handed_on(disk: SimulatedDisk) -> None:

@@ -76,7 +76,7 @@ class Cleaner:
     def statistics(self) -> CleanerStatistics:
         trouble = self._mover.trouble.error or self._removing.error or self._mover.refused
         return CleanerStatistics(
-            log_files=len(self._table.files),
+            log_files=len(self._table.files.numbers),
             files_removed=self._files_removed,
             bytes_carried=self._mover.bytes_carried,
             bytes_at_rest=self._mover.bytes_at_rest,
@@ -150,7 +150,7 @@ class Cleaner:
     async def _remove_files(self) -> None:
         """Remove log files, the oldest first, each durably before the next one: a power cut must not leave a hole."""
         while self._oldest.is_emptied() and (removable := self._table.removable()):
-            path = self._table.path_of(removable[0])
+            path = self._table.files.path_of(removable[0])
             try:
                 await settle(self._log, self._table, self._committer)
                 with translated(path):
@@ -159,6 +159,6 @@ class Cleaner:
             except StorageError as error:
                 self._removing.note(error)
                 return
-            self._table.remove_file(removable[0])
+            self._table.files.remove(removable[0])
             self._reader.forget(removable[0])
             self._files_removed += 1

@@ -305,7 +305,7 @@ class Committer:
         await self._log.append(groups, segments, sync=True)
         self._log.finish_checkpoint()
         if is_whole:
-            self._table.set_complete(self._log.end.number)
+            self._table.files.set_complete(self._log.end.number)
         self.on_new_file()
 
     def _confirm(self, last: dict[GroupId, int], failed: list[GroupId]) -> None:

@@ -122,7 +122,7 @@ class GroupLog(HeldLog):
     def _row(self) -> Row:
         # NB: by identity. Another life of the same group may have taken its place.
         if self.table.rows.get(self.key.group_id) is not self.row:
-            raise StorageError("removed", self.table.path_of(self.table.files[-1]), f"{self.key} was removed")
+            raise StorageError("removed", self.table.files.path_of(self.table.files.numbers[-1]), f"{self.key} was removed")
         if self.row.failure is not None:
             raise self.row.failure
         return self.row

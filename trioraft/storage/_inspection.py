@@ -144,8 +144,8 @@ class _Inspector:
             self._take_row(row)
         self.look.note_leftovers(directory, await self.look.names(directory))
         places: set[tuple[str, int | None]] = set()
-        for number in table.files:
-            rows = [table.rows[group_id] for group_id in table.groups_in(number)]
+        for number in table.files.numbers:
+            rows = [table.rows[group_id] for group_id in table.files.groups_in(number)]
             places |= await self._walk_shared(number, rows, recovery)
         if table.damage is not None and (table.damage.path, table.damage.offset) not in places:
             self.look.add(table.damage)
@@ -154,10 +154,10 @@ class _Inspector:
                 self.look.add(row.failure, row.group_id)
 
     async def _walk_shared(self, number: int, rows: Sequence[Row], recovery: Recovery) -> set[tuple[str, int | None]]:
-        path = recovery.table.path_of(number)
+        path = recovery.table.files.path_of(number)
         try:
-            is_newest = number == recovery.table.files[-1]
-            has_checkpoint = number == 1 or recovery.table.is_complete(number)
+            is_newest = number == recovery.table.files.numbers[-1]
+            has_checkpoint = number == 1 or recovery.table.files.is_complete(number)
             cut = recovery.cut if is_newest else None
             return await self._walk(path, number, rows, cut=cut, has_checkpoint=has_checkpoint, is_newest=is_newest)
         except FileNotFoundError:

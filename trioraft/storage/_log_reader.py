@@ -85,7 +85,7 @@ class LogReader:
             self.forget(file)
 
     def _open_extent(self, key: GroupKey, extent: Extent, data: bytes, place: int, term_of: Callable[[Index], Term]) -> Sequence[Entry]:
-        path = self._table.path_of(extent.file)
+        path = self._table.files.path_of(extent.file)
         if len(data) < place + extent.length:
             raise CorruptLogError(path, extent.offset, f"the file ends; entries {extent.first} to {extent.last} of {key} were there")
         try:
@@ -108,20 +108,20 @@ class LogReader:
             async with self._opened(first.file) as file:
                 return await self._disk.read(file, first.offset, last.offset + last.length - first.offset)
         except FileNotFoundError:
-            raise CorruptLogError(self._table.path_of(first.file), first.offset, "the file is missing") from None
+            raise CorruptLogError(self._table.files.path_of(first.file), first.offset, "the file is missing") from None
         except OSError as error:
-            raise StorageError("io", self._table.path_of(first.file), f"could not be read: {error.strerror or error}") from error
+            raise StorageError("io", self._table.files.path_of(first.file), f"could not be read: {error.strerror or error}") from error
 
     @asynccontextmanager
     async def _opened(self, number: int) -> AsyncIterator[DiskFile]:
         found = self._open.get(number)
         if found is None:
-            made = _OpenFile(await self._disk.open(self._table.path_of(number)))
+            made = _OpenFile(await self._disk.open(self._table.files.path_of(number)))
             # Another reader may have been quicker, and the file may have been removed since.
             found = self._open.setdefault(number, made)
             if found is not made:
                 self._disk.close(made.file)
-            elif number not in self._table.files:
+            elif number not in self._table.files.numbers:
                 found.is_wanted = False
                 del self._open[number]
         found.users += 1

@@ -89,7 +89,7 @@ class Mover:
         if not self.trouble.may_try():
             return False
         self._has_moved = True
-        oldest, *newer = self._table.files
+        oldest, *newer = self._table.files.numbers
         if oldest != self._file:
             self._file, self._carried, self._to_move = oldest, 0, []
         return len(newer) >= NEWER_FILES_MIN and not self._table.has_damage
@@ -119,7 +119,7 @@ class Mover:
         if self.in_flight or self.trouble.error is not None or not self._has_moved:
             return False
         self._has_moved = False
-        self._to_move = [] if self._oldest.is_emptied() else self._table.groups_in(self._file)
+        self._to_move = [] if self._oldest.is_emptied() else self._table.files.groups_in(self._file)
         return bool(self._to_move)
 
     async def _move_next(self, group_id: GroupId) -> None:
@@ -142,7 +142,7 @@ class Mover:
     async def _rest_or_carry(self, row: Row, key: GroupKey, move: Move) -> None:
         """One group's directory in which no file can be made must not keep the log files of all."""
         try:
-            await self._rest(row, key, extended(row, move, self._table.files[-1]))
+            await self._rest(row, key, extended(row, move, self._table.files.numbers[-1]))
         except StorageError as error:
             may_carry = self._carried + min(move.size, TOLD_BYTES_MIN) <= self._log.file_size_max // REFUSED_PART
             if error.kind != "io" or not may_carry or not self._is_current(row):

@@ -16,7 +16,7 @@ class OldestFile:
 
     def is_emptied(self) -> bool:
         """Whether nobody needs it. Cheap, because it is asked whenever a group has compacted its log."""
-        oldest, *newer = self._table.files
+        oldest, *newer = self._table.files.numbers
         if oldest != self._file:
             self._file, self._needed_by = oldest, set()
         while self._needed_by:
@@ -25,5 +25,5 @@ class OldestFile:
                 self._needed_by.add(group_id)
                 return False
         # Others may have come while it was the newest file.
-        self._needed_by = set(self._table.groups_in(oldest)) if newer else set()
+        self._needed_by = set(self._table.files.groups_in(oldest)) if newer else set()
         return bool(newer) and not self._needed_by

@@ -239,10 +239,10 @@ class _Reader:
         if table.skips_unknown:
             # What is missed comes before all that was read: so it does not matter to whoever was made anew in it.
             missed = "the log does not begin with its first file, and no later one begins with a checkpoint of all groups"
-            table.damage = table.damage or CorruptLogError(table.path_of(table.files[0]), 0, missed)
+            table.damage = table.damage or CorruptLogError(table.files.path_of(table.files.numbers[0]), 0, missed)
         table.refuse_unknown()
         for row in table.rows.values():
             if row.failure is None and not row.healed and table.damage is not None:
                 table.fail(row, table.damage)
             elif row.is_living and (text := row.find_loss()) is not None:
-                table.fail(row, CorruptLogError(table.path_of(table.files[0]), 0, text))
+                table.fail(row, CorruptLogError(table.files.path_of(table.files.numbers[0]), 0, text))

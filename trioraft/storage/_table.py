@@ -1,4 +1,4 @@
-"""The table: one row for each group and tombstone, and which of them have entries in which log file.
+"""The table: one row for each group and tombstone.
 
 A batch is applied to it segment by segment, in the order of the log: at a start by recovery, and later by the committer, as soon as a
 batch is on stable storage and before anybody is told. Both give it the same bytes, so the table of a running node is what a restart
@@ -15,7 +15,6 @@ submitted once it is durable, and the second begins behind it. So each life has 
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable, Collection, Set as AbstractSet
 from typing import Final, NamedTuple
 
@@ -26,7 +25,7 @@ from ._batch import BadBytesError
 from ._configurations import Configurations
 from ._contract import GroupRecord
 from ._encoded_rows import EncodedRows
-from ._log_name import log_name
+from ._log_files import LogFiles
 from ._row import Row, Tombstone
 from ._row_bytes import EncodedConfigurations, decode_row, encode_row_content
 from ._segment import (
@@ -75,8 +74,7 @@ class Table:
 
     def __init__(self, directory: str) -> None:
         self.rows: dict[GroupId, Row] = {}
-        self.files: list[int] = []
-        """The numbers of the log files, oldest first; the last one is written to."""
+        self.files = LogFiles(directory, self.rows)
         self.damage: CorruptLogError | None = None
         """Damage that may have held any group, so no group may be made either, unless its tombstone is younger."""
         self.encoded_rows = EncodedRows(self.rows)
@@ -84,15 +82,11 @@ class Table:
         self.configurations = Configurations()
         self.skips_unknown = False
         """No checkpoint was read yet, and the log does not begin with its first file."""
-        self._directory = directory
         self._failed: set[GroupId] = set()
-        self._complete: set[int] = set()
         # The highest incarnation that any segment of a group names: the group may be damaged, and its beginning with it.
         self._seen: dict[GroupId, int] = {}
         # The highest replica number that anything says of a life.
         self._numbers: dict[GroupKey, EntryId] = {}
-        # The groups that had entries in a file once. Only those that still have count.
-        self._groups_in: dict[int, set[GroupId]] = {}
         # Rows of groups that are not known, until their checkpoint is known to be complete.
         self._new_rows: dict[GroupId, Row] = {}
         self._encoded: EncodedConfigurations = {}
@@ -102,57 +96,22 @@ class Table:
         self.has_checkpoint = False
         """Whether the newest file, as far as it was read, begins with all of a checkpoint."""
 
-    # -- files --------------------------------------------------------------------------------------------------------------------
-
-    def path_of(self, file: int) -> str:
-        return posixpath.join(self._directory, log_name(file))
-
-    def add_file(self, file: int) -> None:
+    def add_file(self, number: int) -> None:
         """A new file is there; all that is applied from now on is in it."""
-        self.files.append(file)
+        self.files.add(number)
         self._forget_checkpoint()
         self._segments_read = self._rows_read = 0
         self._lost.clear()
         self.has_checkpoint = False
 
-    def remove_file(self, file: int) -> None:
-        """The oldest file is gone from the disk."""
-        self.files.remove(file)
-        self._complete.discard(file)
-        self._groups_in.pop(file, None)
-
-    def groups_in(self, file: int) -> list[GroupId]:
-        """The groups that have entries in a file, rising."""
-        known = self._groups_in.get(file)
-        if known is None:
-            return []
-        found = [group_id for group_id in known if (row := self.rows.get(group_id)) is not None and row.is_in(file)]
-        known.intersection_update(found)
-        return sorted(found)
-
-    def is_complete(self, file: int) -> bool:
-        """Whether the file begins with a checkpoint of all groups, on stable storage: so that a restart can begin with this file."""
-        return file in self._complete
-
-    def set_complete(self, file: int) -> None:
-        self._complete.add(file)
+    def removable(self) -> list[int]:
+        """The oldest files, as many as no restart needs any more. Remove them in this order, one by one, durably."""
+        return [] if self.has_damage else self.files.unneeded()
 
     @property
     def has_only_rows(self) -> bool:
         """Whether nothing but a part of a checkpoint was read of the newest file."""
         return self._segments_read == self._rows_read
-
-    def removable(self) -> list[int]:
-        """The oldest files, as many as no restart needs any more. Remove them in this order, one by one, durably."""
-        if self.has_damage:
-            return []
-        count = 0
-        for place, file in enumerate(self.files[:-1], 1):
-            if self.groups_in(file):
-                break
-            if self.is_complete(self.files[place]):
-                count = place
-        return self.files[:count]
 
     # -- damage -------------------------------------------------------------------------------------------------------------------
 
@@ -183,7 +142,7 @@ class Table:
         for group_id in sorted(self._seen.keys() - self.rows.keys()):
             self.rows[group_id] = row = Row(group_id)
             lost = f"how group {group_id} began is in no file, and in no checkpoint that counts"
-            self.fail(row, self.damage or CorruptLogError(self.path_of(self.files[0]), 0, lost))
+            self.fail(row, self.damage or CorruptLogError(self.files.path_of(self.files.numbers[0]), 0, lost))
 
     def seen(self, group_id: GroupId) -> Tombstone:
         """The newest life of a group that anything readable names, and its highest number, also behind damage; zeros: none does."""
@@ -201,7 +160,7 @@ class Table:
                 row = self.rows[group_id] = Row(group_id)
             # After damage that names no group, what a group lacks here is what it lost there.
             text_of_group = f"{text}; it held records of group {group_id}"
-            self.fail(row, self._earlier(row) or CorruptLogError(self.path_of(file), offset, text_of_group))
+            self.fail(row, self._earlier(row) or CorruptLogError(self.files.path_of(file), offset, text_of_group))
 
     def fail(self, row: Row, error: StorageError) -> None:
         """Nothing of a group counts any more, but a tombstone; the first error stays."""
@@ -224,7 +183,7 @@ class Table:
         groups, file, batch, data, offset, end, shift = body
         failed: list[GroupId] = []
         find_row, unpack, quick_end = self.rows.get, ENTRIES_SEGMENT.unpack_from, end - ENTRIES_SEGMENT.size
-        has_entries = self._groups_in.setdefault(file, set())
+        has_entries = self.files.groups_put_in(file)
         self.encoded_rows.forget(groups)
         while offset < end:
             self._segments_read += 1
@@ -268,7 +227,7 @@ class Table:
                 row.configure(entry.index, self.configurations.decode(entry.payload))
         offset = start + ENTRIES_HEADER_SIZE
         row.add_extent(header.first, header.last, body.file, body.shift + offset, end - offset)
-        self._groups_in[body.file].add(key.group_id)
+        self.files.groups_put_in(body.file).add(key.group_id)
 
     def _apply_segment(self, kind: int, key: GroupKey, start: int, end: int, body: Body) -> None:
         if key.incarnation > self._seen.get(key.group_id, 0):
@@ -323,7 +282,7 @@ class Table:
         row = self._still_living(key)
         offset, length = body.shift + start + ENTRIES_HEADER_SIZE, end - start - ENTRIES_HEADER_SIZE
         if row is not None and row.carry(header.first, header.last, header.first_term, body.file, offset, length):
-            self._groups_in[body.file].add(key.group_id)
+            self.files.groups_put_in(body.file).add(key.group_id)
 
     def _apply_group(self, key: GroupKey, content: bytes) -> None:
         record = decode_group(key, content, self.configurations)
@@ -388,7 +347,7 @@ class Table:
         self._forget_checkpoint()
         self.skips_unknown = False
         if is_whole and not missing:
-            self._complete.add(file)
+            self.files.set_complete(file)
 
     def _forget_checkpoint(self) -> None:
         self._new_rows.clear()
