@@ -7,6 +7,7 @@ good only right after the change that took it out of the group was said to be co
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable
 
@@ -22,6 +23,8 @@ _NAMED_SHARE = 0.7
 
 Act = Callable[[int, GroupLook], Awaitable[str]]
 """Carries itself out on a group, and tells what was done."""
+Candidates = Callable[[int, GroupLook], frozenset[int]]
+"""The nodes that an act could take in."""
 
 
 class ChurnActs:
@@ -32,9 +35,9 @@ class ChurnActs:
         self._deleted: set[tuple[int, int]] = set()
         """(group, node) whose replica was removed for good, or may have been."""
         self.all: dict[str, Act] = {
-            "add": self._add_fresh,
-            "add_again_over_leftovers": self._add_leftover,
-            "add_again_after_removal": self._add_deleted,
+            "add": functools.partial(self._add, self._fresh),
+            "add_again_over_leftovers": functools.partial(self._add, self._leftover),
+            "add_again_after_removal": functools.partial(self._add, self._gone),
             "promote": self._promote,
             "demote": self._demote,
             "replace": self._replace,
@@ -48,16 +51,17 @@ class ChurnActs:
         """What can be done to a group as it is now."""
         wanted = {
             "add": self._fresh(group_id, look),
-            "add_again_over_leftovers": self._leftover(look),
+            "add_again_over_leftovers": self._leftover(group_id, look),
             "add_again_after_removal": self._gone(group_id, look),
             "promote": look.learners & look.up,
             "demote": look.voters if len(look.voters) > VOTERS_MIN else (),
             "replace": look.outside,
             "remove_and_leave": _removable(look),
             "remove_for_good": _removable(look) & look.up,
+            "transfer": look.voters,
             "snapshot": look.filled,
         }
-        return [kind for kind in self.all if wanted.get(kind, "always")]
+        return [kind for kind, nodes in wanted.items() if nodes]
 
     # --- who comes ----------------------------------------------------------------------------------------------------------------------
 
@@ -65,7 +69,7 @@ class ChurnActs:
         """Nodes that never had a replica, as far as anybody knows."""
         return frozenset(node_id for node_id in look.outside - look.having if (group_id, node_id) not in self._deleted)
 
-    def _leftover(self, look: GroupLook) -> frozenset[int]:
+    def _leftover(self, _group_id: int, look: GroupLook) -> frozenset[int]:
         """Nodes with a replica that is no member: they were removed, and kept what they had."""
         return look.outside & look.having
 
@@ -73,18 +77,9 @@ class ChurnActs:
         """Nodes whose replica was removed for good."""
         return frozenset(node_id for node_id in look.outside - look.having if (group_id, node_id) in self._deleted)
 
-    async def _add_fresh(self, group_id: int, look: GroupLook) -> str:
-        return await self._add(group_id, look, self._fresh(group_id, look))
-
-    async def _add_leftover(self, group_id: int, look: GroupLook) -> str:
-        return await self._add(group_id, look, self._leftover(look))
-
-    async def _add_deleted(self, group_id: int, look: GroupLook) -> str:
-        return await self._add(group_id, look, self._gone(group_id, look))
-
-    async def _add(self, group_id: int, look: GroupLook, candidates: Collection[int]) -> str:
+    async def _add(self, candidates: Candidates, group_id: int, look: GroupLook) -> str:
         """A new member begins as a learner: it costs the group nothing while it catches up."""
-        node_id = self._one_of(candidates)
+        node_id = self._one_of(candidates(group_id, look))
         await self._join(group_id, look, node_id)
         await self._change(group_id, look, look.voters, look.learners | {node_id})
         return f"node {node_id} learns"

@@ -163,8 +163,9 @@ class Core:
     def drop(self, reason: str) -> None:
         self.dropped[reason] += 1
 
-    def status(self) -> Any:
-        return SimpleNamespace(start=self.start, snapshot=self.snapshot)
+    @property
+    def log(self) -> Any:
+        return SimpleNamespace(start=self.start)
 
     def step_install(self, message: InstallSnapshot) -> bool:
         """Whether the real one would install it."""
@@ -261,7 +262,7 @@ class End:
             ),
         )
         core = cast(Raft, self.core)
-        self.sender = SnapshotSender(KEY, self.files, core, host, self.inbox)
+        self.sender = SnapshotSender(KEY, self.files, core, host, self.inbox, on_unreadable=lambda at: None)
         self.receiver = SnapshotReceiver(KEY, self.files, core, host, self.inbox)
         self.nursery: trio.Nursery
         self._scope = trio.CancelScope()

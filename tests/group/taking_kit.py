@@ -137,14 +137,10 @@ class _Writer(SnapshotWriter):
 @attrs.define(eq=False)
 class _Reader(SnapshotReader):
     shelf: Shelf
-    _path: str
+    path: str
     data: bytes
     is_reading: bool = False
     is_closed: bool = False
-
-    @property
-    def path(self) -> str:
-        return self._path
 
     @property
     def size(self) -> int:
@@ -217,9 +213,6 @@ class FakeCore:
     """Term 1 up to index 10, term 2 behind; a configuration per index."""
 
     snapshot: EntryId = NOTHING
-
-    def status(self) -> FakeCore:
-        return self
 
     def term_at(self, index: int) -> int:
         return 1 if index <= 10 else 2

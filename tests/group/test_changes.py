@@ -68,7 +68,7 @@ async def test_a_cancelled_reader_skips_nothing_and_one_that_is_gone_is_forgotte
         assert (await anext(changes)).number == 1
     del changes
     gc.collect()
-    assert len(known._feed._readers) == 0
+    assert len(known._readers) == 0
 
 
 async def test_waiting_for_a_leader_for_another_one_and_for_none_any_more() -> None:

@@ -152,7 +152,7 @@ class TestProposals:
     def test_abandoned_callers_learn_index_and_term(self) -> None:
         proposals, caller = Proposals(), Caller()
         proposals.add(EntryId(2, 5), caller)
-        proposals.abandon("stopped")
+        proposals.abandon_from(0, "stopped")
         assert isinstance(caller.error, trioraft.OutcomeUnknownError)
         assert (caller.error.index, caller.error.term) == (5, 2)
         assert len(proposals) == 0

@@ -42,7 +42,7 @@ class Bench:
             forward=lambda peer, key, kind, payload, token: self.forwarded.append((peer, kind, payload)),
         )
         applier = cast(Applier, SimpleNamespace(ask=lambda index, question: question.token.succeed(index)))
-        self.requests = Requests(KEY, self.inbox, applier, self.leadership, cast(Host, host), lambda: GroupStoppedError(7))
+        self.requests = Requests(KEY, self.inbox, applier, self.leadership, cast(Host, host))
 
     def hand_over(self, kind: RequestKind, payload: bytes, *, forwarded: bool = False) -> Caller:
         caller = Caller()

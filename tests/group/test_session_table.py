@@ -12,13 +12,13 @@ from trioraft.group._session_table import (
     ANSWERS_MAX,
     Result,
     SessionTable,
-    SessionView,
     check_entry,
     command_of,
     encode_call,
     encode_close,
     encode_open,
 )
+from trioraft.group._user_code import LedView
 
 
 class RefusedError(Exception):
@@ -128,7 +128,7 @@ def test_a_table_survives_a_snapshot_in_its_order() -> None:
     first, second = log.open(2), log.open(2)
     log.result = "one", None
     log.apply(encode_call(first, 1, 0, b"a"))
-    records = iter(SessionView(log.table.records(), ["state"]))
+    records = iter(LedView(log.table.records(), ["state"]))
     restored = Log(log.table.restored(records))
     assert list(records) == ["state"], "the machine's records follow"
     restored.index = log.index
@@ -175,6 +175,6 @@ def test_a_view_ends_what_the_machine_has_open() -> None:
 
     view = state()
     next(view)
-    SessionView([0], view).close()
+    LedView([0], view).close()
     assert ended == [True]
-    SessionView([0], [1]).close()
+    LedView([0], [1]).close()

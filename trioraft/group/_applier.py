@@ -17,16 +17,17 @@ import attrs
 import outcome
 import trio
 
-from .._errors import SnapshotError, StateMachineError
+from .._errors import StateMachineError
 from .._machine import ApplyContext, Codec, StateMachine
 from .._types import EntryId, GroupKey, Index, NodeId
 from ..core import Entry, EntryKind
 from ..storage import SnapshotStorage
 from ._index_waiters import IndexWaiters
 from ._proposals import Proposals
-from ._queries import Question, Questions, answer, ask_machine
+from ._queries import Question, Questions, ask_machine, capture_answer
 from ._restoring import restore_machine
-from ._session_table import Result, SessionTable, SessionView
+from ._session_table import Result, SessionTable
+from ._user_code import LedView, as_exception
 from ._waiter import Token, Waiter
 
 T = TypeVar("T")
@@ -125,7 +126,7 @@ class Applier:
         batch = [self._queue.popleft() for _ in range(min(SLICE, len(self._queue)))]
         if self._machine.blocking:
             self._is_busy = True
-            nursery.start_soon(self._run_in_thread, batch)
+            nursery.start_soon(self._apply_in_thread, batch)
             return
         self._questions.begin()
         self._questions.tell(self._questions.ask(), self.applied_index)
@@ -136,7 +137,7 @@ class Applier:
 
     # --- batches ------------------------------------------------------------------------------------------------------------------------
 
-    async def _run_in_thread(self, batch: list[Entry]) -> None:
+    async def _apply_in_thread(self, batch: list[Entry]) -> None:
         if self._is_closed():
             return
         # NB: both in one hop, or those who ask all the time would keep the commands waiting.
@@ -174,12 +175,12 @@ class Applier:
 
     def _apply(self, entry: Entry) -> Result:
         if entry.kind is EntryKind.COMMAND:
-            return self._run(entry, entry.payload)
+            return self._run_command(entry, entry.payload)
         if entry.kind is EntryKind.SESSION:
-            return self._sessions.apply(entry.index, entry.payload, lambda command: self._run(entry, command))
+            return self._sessions.apply(entry.index, entry.payload, lambda command: self._run_command(entry, command))
         return entry.index, None
 
-    def _run(self, entry: Entry, command: bytes) -> Result:
+    def _run_command(self, entry: Entry, command: bytes) -> Result:
         context = ApplyContext(self._key.group_id, entry.index, entry.term, self._node_id)
         try:
             return self._machine.apply(self._codec.decode(command), context), None
@@ -208,7 +209,7 @@ class Applier:
         elif index > self.applied_index:
             self._wait(index, question)
         elif self.may_answer(index):
-            question.tell(answer(self._machine, question), self.applied_index)
+            question.tell(capture_answer(self._machine, question.query), self.applied_index)
         else:
             self._questions.add(question)
             self._wake()
@@ -272,18 +273,16 @@ class Applier:
                 nursery.start_soon(self._show_in_thread, request, description)
                 return
             view = self._view()
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is the business of whoever wants the view
-            request.waiter.fail(error)
         except (KeyboardInterrupt, trio.Cancelled):
             raise  # meant for the program
-        except BaseException as error:  # noqa: BLE001  # a snapshot must not end the node
-            request.waiter.fail(SnapshotError(f"the state machine raised {type(error).__name__}"))
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it is the business of whoever wants the view
+            request.waiter.fail(as_exception(error))
         else:
             request.waiter.succeed((description, view))
         self._view_request = None
 
-    def _view(self) -> SessionView:
-        return SessionView(self._sessions.records(), self._machine.snapshot())
+    def _view(self) -> LedView:
+        return LedView(self._sessions.records(), self._machine.snapshot())
 
     async def _show_in_thread(self, request: _ViewRequest, description: Any) -> None:
         if self._is_closed():
@@ -294,10 +293,8 @@ class Applier:
         self._view_request = None
         if isinstance(view, outcome.Value):
             request.waiter.succeed((description, view.value))
-        elif isinstance(view.error, Exception):
-            request.waiter.fail(view.error)
-        else:  # such as SystemExit: it must not get loose on the event loop
-            request.waiter.fail(SnapshotError(f"the state machine raised {type(view.error).__name__}"))
+        else:
+            request.waiter.fail(as_exception(view.error))
         self._is_busy = False
         self._wake()
 
@@ -308,6 +305,7 @@ class Applier:
 
         Raises:
             GroupStoppedError: nothing will be applied any more.
+            NotLeaderError: entries from `index` on will not come here any more.
 
         *Cancellation:* nothing is left behind.
         """

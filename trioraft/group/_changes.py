@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from typing import Final, Self
-from weakref import WeakSet
 
 import attrs
 import trio
 
 from .._types import NodeId, Term
-from ..core import Role, RoleChange
+from ..core import Role
 
 KEPT_MAX: Final = 256
 """Changes that wait for a reader; one that is slower than that misses the oldest, and sees it by the numbers."""
@@ -59,27 +58,3 @@ class Changes:
         if not self._kept:
             raise StopAsyncIteration
         return self._kept.popleft()
-
-
-class ChangeFeed:
-    """Gives each reader every change. A reader that nobody holds any more is forgotten."""
-
-    def __init__(self, present: LeaderChange) -> None:
-        self._readers: WeakSet[Changes] = WeakSet()
-        self._present = present
-        self._has_stopped = False
-
-    def subscribe(self) -> Changes:
-        changes = Changes(self._present, has_stopped=self._has_stopped)
-        self._readers.add(changes)
-        return changes
-
-    def tell(self, change: RoleChange) -> None:
-        self._present = LeaderChange(self._present.number + 1, change.role, change.term, change.leader)
-        for reader in self._readers:
-            reader.put(self._present)
-
-    def stop(self) -> None:
-        self._has_stopped = True
-        for reader in self._readers:
-            reader.stop()

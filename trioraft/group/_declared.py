@@ -20,16 +20,20 @@ def describe_error(declared: tuple[type[Exception], ...], error: Exception) -> l
 
 
 def rebuild_error(declared: tuple[type[Exception], ...], description: Any) -> Exception:
-    """The error as it was raised, without running its constructor: that may want other arguments than it kept.
+    """The error that was described.
 
     Raises:
         WireError: no such error is declared here.
     """
     if type(description) is not list or not description or type(description[0]) is not int or not 0 <= description[0] < len(declared):
         raise WireError(f"an error that is not declared here: {description!r}")
-    kind, arguments = declared[description[0]], description[1:]
-    error = kind.__new__(kind, *arguments)
-    error.args = tuple(arguments)
+    return make_error(declared[description[0]], description[1:])
+
+
+def make_error(kind: type[Exception], args: list[Any]) -> Exception:
+    """An error as it was raised, without running its constructor: that may want other arguments than it kept."""
+    error = kind.__new__(kind, *args)
+    error.args = tuple(args)
     return error
 
 
@@ -48,7 +52,12 @@ def _plain(argument: Any) -> Any:
             return argument
     except WireError:
         pass  # an enum, a very large number, an odd letter
+    return show(argument)
+
+
+def show(value: Any) -> str:
+    """Any value as text that can travel."""
     try:
-        return str(argument).encode(errors="replace").decode()
+        return str(value).encode(errors="replace").decode()
     except Exception:  # noqa: BLE001  # a user's class must not stop the group that answers
-        return f"<{type(argument).__name__}>"
+        return f"<{type(value).__name__}>"

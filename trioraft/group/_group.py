@@ -34,7 +34,7 @@ from ._start import find_start
 from ._status import GroupStatus, describe
 from ._tail import Tail
 from ._taking import SnapshotTaker
-from ._user_code import stores_by_itself
+from ._user_code import defines
 from ._waiter import Token
 
 
@@ -75,9 +75,10 @@ class RaftGroup:
             liveness=host.liveness,
             now=host.now(),
         )
+        taker = SnapshotTaker(record.key, machine, self._core, self._applier, log.snapshots, config, host, self.inbox)
         self._snapshots = Snapshots(
-            SnapshotTaker(record.key, machine, self._core, self._applier, log.snapshots, config, host, self.inbox),
-            SnapshotSender(record.key, log.snapshots, self._core, host, self.inbox),
+            taker,
+            SnapshotSender(record.key, log.snapshots, self._core, host, self.inbox, on_unreadable=taker.distrust),
             SnapshotReceiver(record.key, log.snapshots, self._core, host, self.inbox),
         )
         self._driver = Driver(
@@ -92,7 +93,7 @@ class RaftGroup:
             on_role_change=self._role_changed,
         )
         self._leadership = Leadership(RoleChange(self._core.role, self._core.term, None), self._stopped_error)
-        self._requests = Requests(record.key, self.inbox, self._applier, self._leadership, host, self._stopped_error)
+        self._requests = Requests(record.key, self.inbox, self._applier, self._leadership, host)
         self._reader = Reader(self._core, self._applier, self._requests, self._leadership, config, host)
         self._fates = Fates(self._core, self._applier)
         self._failure: BaseException | None = None
@@ -176,7 +177,7 @@ class RaftGroup:
 
         *Cancellation:* a session may have been opened, and is forgotten in time.
         """
-        if stores_by_itself(self.machine):
+        if defines(self.machine, "stored_index"):
             raise ConfigError(
                 f"{type(self.machine).__name__} stores its state by itself, without the group's sessions: have it remember the requests "
                 f"that it has seen, in the same transaction"
@@ -369,11 +370,12 @@ class RaftGroup:
         """Answer every caller; whoever comes later is refused, and no peer counts on this replica any more."""
         self._leadership.stop()
         self._host.group_stopped(self.key)
-        self._driver.close(self.unknown_outcome(f"group {self.id} stopped on this node"))
+        reason = f"group {self.id} stopped on this node"
+        self._driver.close(OutcomeUnknownError(reason))
         self._applier.close(self._stopped_error())
         self._snapshots.close(self._stopped_error())
         self.inbox.refuse_rest(self._stopped_error())
-        self._proposals.abandon(f"group {self.id} stopped on this node")
+        self._proposals.abandon_from(0, reason)
 
     def _stopped_error(self) -> GroupStoppedError:
         return GroupStoppedError(self.id, self._failure)

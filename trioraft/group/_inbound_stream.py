@@ -74,10 +74,6 @@ class InboundStream:
         """Nothing is missing; it is being checked, synced, installed."""
         return self.offset == self.size
 
-    @property
-    def has_place(self) -> bool:
-        return self._place is not None
-
     def take_place(self, incoming: AbstractContextManager[bool]) -> bool:
         """Take one of the node's places, unless there is one already; False: there was none."""
         if self._place is None:
@@ -96,7 +92,7 @@ class InboundStream:
         """Whether another snapshot is better: of a later leader, or newer; or this one stands still."""
         if self.is_whole:
             return False
-        return not self.has_place or (piece.term, piece.at.index) > (self.term, self.at.index)
+        return self._place is None or (piece.term, piece.at.index) > (self.term, self.at.index)
 
     async def take(self, piece: SnapshotPiece) -> bool:
         """Hand a piece over; returns when it is the disk's turn. False: something before it is missing, and it was dropped.
@@ -167,12 +163,12 @@ class InboundStream:
 
     async def _next_piece(self) -> SnapshotPiece:
         while True:
-            patience = (_STALL if self.has_place else _KEEP) * self._timeout
+            patience = (_KEEP if self._place is None else _STALL) * self._timeout
             with trio.move_on_at(self._touched + patience):
                 return await self._outgoing.receive()
             if trio.current_time() < self._touched + patience:
                 continue  # its sender has come back meanwhile
-            if not self.has_place:
+            if self._place is None:
                 raise StreamEndedError
             self._leave_place()
 

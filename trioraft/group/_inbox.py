@@ -52,7 +52,6 @@ class Inbox:
         self._persisted = 0
         self._space: bool | None = None
         self._time_passed = False
-        self._again = False
         self._storage_error: StorageError | None = None
         self._parked: trio.lowlevel.Task | None = None
         self._filled = False
@@ -120,7 +119,6 @@ class Inbox:
 
     def run_again(self) -> None:
         """The driver has work left that no event will announce."""
-        self._again = True
         self._wake()
 
     # WriteListener
@@ -161,7 +159,7 @@ class Inbox:
         """
         if self._storage_error is not None:
             raise self._storage_error
-        self._filled = self._again = False
+        self._filled = False
         events: list[Event] = []
         if self._space is not None:
             events.append(DiskSpace(self._space))

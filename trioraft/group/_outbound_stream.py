@@ -19,8 +19,9 @@ from .._errors import CorruptSnapshotError, StorageError, TransportError
 from .._types import EntryId, GroupKey, Term
 from ..core import Raft, Role, SendSnapshot
 from ..storage import SnapshotReader, SnapshotStorage
-from ..wire import SNAPSHOT_TAIL_BYTES, SnapshotAnswer, SnapshotBytesError, SnapshotManifest, SnapshotPiece, SnapshotReply, read_manifest
+from ..wire import SnapshotAnswer, SnapshotPiece, SnapshotReply
 from ._host import Host
+from ._manifest import read_manifest_of
 
 # How often an attempt may fail to bring the stream forward: a member that answers, be it only that it is busy, gets more patience
 # than one that is silent.
@@ -31,10 +32,10 @@ _SILENCE: Final = 8
 # The first wait is this part of the time allowed for a reply, and doubles up to the whole.
 _FIRST_WAIT: Final = 1 / 32
 
-
 REFUSED: Final = "refused"
-SILENT: Final = "silent"
 """The kind of the error when the target does not take the snapshot."""
+SILENT: Final = "silent"
+"""The kind of the error when it does not answer."""
 
 
 class StreamUselessError(Exception):
@@ -164,7 +165,7 @@ class OutboundStream:
         """Whether to go on at all: looked at before each piece."""
         if not self.is_wanted:
             raise StreamUselessError
-        start = self._core.status().start
+        start = self._core.log.start
         if self._reader is not None and start.index > self.at.index:
             node_id = self.target.node_id
             text = f"the snapshot {self.at} was so long on its way to node {node_id} that the log was cut behind it, at {start}"
@@ -208,31 +209,20 @@ class OutboundStream:
     async def _open(self) -> SnapshotReader:
         """Open the newest snapshot there is."""
         reader = self._reader = await self._find()  # whatever is wrong with it, `run` closes it
-        manifest = await self._read_manifest(reader)
-        if (manifest.group, manifest.at) != (self._key, self.at):
-            text = f"a snapshot of {manifest.group} at {manifest.at}, where one of {self._key} at {self.at} should be"
-            raise CorruptSnapshotError(reader.path, manifest.stored_bytes, text)
+        manifest = await read_manifest_of(reader, self._key, self.at)
         self._sha256, self._offset = manifest.sha256, 0
         return reader
 
     async def _find(self) -> SnapshotReader:
         while True:  # noqa: ASYNC913  # opening is one
-            newest = self._core.status().snapshot
+            newest = self._core.snapshot
             self.at = max(newest, self.at, key=lambda at: at.index)
             try:
                 return await self._snapshots.open(self.at)
             except StorageError as error:
-                if error.kind != "missing" or self._core.status().snapshot == newest:
+                if error.kind != "missing" or self._core.snapshot == newest:
                     raise
                 # A newer one has been taken while the disk looked for this one.
-
-    @staticmethod
-    async def _read_manifest(reader: SnapshotReader) -> SnapshotManifest:
-        tail = min(reader.size, SNAPSHOT_TAIL_BYTES)
-        try:
-            return read_manifest(await reader.read(reader.size - tail, tail), reader.size)
-        except SnapshotBytesError as error:
-            raise CorruptSnapshotError(reader.path, error.offset, str(error)) from error
 
     def _close_reader(self) -> None:
         if self._reader is not None:

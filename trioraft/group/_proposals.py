@@ -62,10 +62,6 @@ class Proposals:
             else:
                 self.add(EntryId(entry_term, index), token)
 
-    def abandon(self, reason: str) -> None:
-        """No more answers will come: everybody learns that the outcome is unknown."""
-        self._abandon(list(self._waiting), reason)
-
     def abandon_to(self, index: Index, reason: str) -> None:
         """Entries up to `index` will not be applied one by one: whoever waits for them learns that the outcome is unknown."""
         self._abandon([waiting for waiting in self._waiting if waiting <= index], reason)

@@ -27,21 +27,15 @@ class QueryFailedError(RaftError):
 class Question:
     """A query, and who wants the answer; a `Token` itself, for the index from which on the answer is good."""
 
-    __slots__ = ("_ask", "_is_abandoned", "applied_index", "query", "token")
+    __slots__ = ("_ask", "applied_index", "query", "token")
 
     def __init__(self, query: Any, token: Token, ask: Callable[[Index, Question], None]) -> None:
         self.query, self.token, self._ask = query, token, ask
         self.applied_index: Index = 0
         """What the answer shows."""
-        self._is_abandoned = False
-
-    def abandon(self) -> None:
-        """Whoever asked has left: the machine need not be asked."""
-        self._is_abandoned = True
 
     def succeed(self, index: Index) -> None:
-        if not self._is_abandoned:
-            self._ask(index, self)
+        self._ask(index, self)
 
     def fail(self, error: Exception) -> None:
         self.token.fail(error)
@@ -70,10 +64,10 @@ def ask_machine(machine: StateMachine, query: Any) -> Any:
         raise QueryFailedError(f"the state machine raised {type(error).__name__}") from error
 
 
-def answer(machine: StateMachine, question: Question) -> Answer:
+def capture_answer(machine: StateMachine, query: Any) -> Answer:
     """As `ask_machine`, with what it raises as a value."""
     try:
-        return outcome.Value(ask_machine(machine, question.query))
+        return outcome.Value(ask_machine(machine, query))
     except Exception as error:  # noqa: BLE001  # whatever it is, it is the business of whoever asked
         return error
 
@@ -102,7 +96,7 @@ class Questions:
 
     def ask(self) -> list[Answer]:
         """Have the machine answer, where its commands are applied; in its thread, maybe."""
-        return [answer(self._machine, question) for question in self._begun]
+        return [capture_answer(self._machine, question.query) for question in self._begun]
 
     def tell(self, answers: Sequence[Answer], applied_index: Index) -> None:
         """Hand the answers on; they show everything up to `applied_index`."""

@@ -88,10 +88,9 @@ class Reader:
             return self._applier.answer(query), self._applier.applied_index
         waiter = Waiter()
         question = Question(query, waiter, self._applier.ask)
-        question.succeed(index)
+        self._applier.ask(index, question)
         try:
             return await waiter.wait(), question.applied_index
         except trio.Cancelled:
-            question.abandon()
             self._applier.forget(question)
             raise

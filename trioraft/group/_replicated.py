@@ -10,13 +10,12 @@ group there, before anything is changed; with the newer code it goes on from the
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
 import trio
 
-from .._errors import ConfigError, SnapshotError, VersionError, WireError
+from .._errors import ConfigError, VersionError, WireError
 from .._machine import ApplyContext, Codec, StateMachine
 from .._types import GroupId
 from ._group import RaftGroup
@@ -25,6 +24,7 @@ from ._replicated_calls import UPGRADE, Call, CallCodec, Calls
 from ._replicated_methods import Body, Command, Method, Query
 from ._replicated_state import GONE, freeze_attributes, from_records, pack_attributes, read_attributes, to_records, write_attributes
 from ._replicated_values import unpack
+from ._user_code import LedView, refuse_generator
 
 _SNAPSHOT_MARK: Final = "replicated object"
 _SNAPSHOT_FORMAT: Final = 1
@@ -176,10 +176,8 @@ class Replicated(StateMachine):
         raise TypeError(f"the group of a replicated object is read by the methods of the object, not with {type(query).__name__}")
 
     def snapshot(self) -> Iterable[Any]:
-        if inspect.isgeneratorfunction(self.save):
-            text = "is a generator function, so nothing in it runs before the first record is pulled, and the state has changed by then"
-            raise SnapshotError(f"{type(self).__name__}.save {text}: copy what changes, and return an iterator over the copy")
-        return _View([_SNAPSHOT_MARK, _SNAPSHOT_FORMAT, self._trioraft.version], self.save())
+        refuse_generator(self, "save")
+        return LedView([[_SNAPSHOT_MARK, _SNAPSHOT_FORMAT, self._trioraft.version]], self.save())
 
     def restore(self, records: Iterator[Any]) -> None:
         match next(records, None):
@@ -213,22 +211,6 @@ def _unknown(machine: Replicated, command: Call, method: Method[..., Any] | None
         return VersionError(f"{asked}, and the code of this node has version {command.version} with other parameters: {body}")
     known = f"version {', '.join(map(str, sorted(method.bodies)))}" if isinstance(method, Command) else "no such command"
     return VersionError(f"{asked}, and the code of this node, which is at version {machine._trioraft_newest}, has {known} of it")
-
-
-class _View:
-    """A view of the state behind a first record."""
-
-    def __init__(self, first: Any, view: Iterable[Any]) -> None:
-        self._first, self._view = first, view
-        self.close: Final[Callable[[], None]] = getattr(view, "close", _nothing)
-
-    def __iter__(self) -> Iterator[Any]:
-        yield self._first
-        yield from self._view
-
-
-def _nothing() -> None:
-    pass
 
 
 # --- what a class must be -------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 
 from .._errors import ResultError, VersionError, WireError
 from ..wire import decode_value, encode_value
+from ._declared import make_error, show
 from ._replicated_values import pack, unpack
 
 
@@ -37,7 +38,7 @@ def encode_error(error: Exception, declared: tuple[type[Exception], ...]) -> byt
     """The answer of a body that raised an error of a declared class, or of one derived from it."""
     kind = next(base for base in type(error).__mro__ if base in declared)
     attributes = {name: value for name, value in vars(error).items() if _is_plain(value)}
-    args = [value if _is_plain(value) else _show(value) for value in error.args]
+    args = [value if _is_plain(value) else show(value) for value in error.args]
     return encode_value([_Kind.ERROR.value, kind.__name__, pack(args, ""), pack(attributes, "")])
 
 
@@ -67,12 +68,10 @@ def open_answer(answer: bytes, declared: tuple[type[Exception], ...], method: st
 
 
 def _rebuild(declared: tuple[type[Exception], ...], name: str, args: list[Any], attributes: dict[str, Any], method: str) -> Exception:
-    """The error as it was raised, without running its constructor: that may want other arguments than it kept."""
     kind = next((kind for kind in declared if kind.__name__ == name), None)
     if kind is None:
         return ResultError(f"{method}() raised {name}{tuple(args)}, which is not in `declared_errors` of this node's code")
-    error = kind.__new__(kind, *args)
-    error.args = tuple(args)
+    error = make_error(kind, args)
     vars(error).update(attributes)
     return error
 
@@ -83,10 +82,3 @@ def _is_plain(value: Any) -> bool:
     except WireError:
         return False
     return True
-
-
-def _show(value: Any) -> str:
-    try:
-        return str(value).encode(errors="replace").decode()
-    except Exception:  # noqa: BLE001  # a user's class must not stop the group
-        return f"<{type(value).__name__}>"

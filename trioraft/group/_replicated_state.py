@@ -8,6 +8,7 @@ deleted has one without items, lest it come back.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import IntEnum
 from itertools import chain
 from typing import Any, Final
 
@@ -18,13 +19,15 @@ from ._replicated_values import DEPTH_MAX, LIST, TUPLE, check_keys, freeze, pack
 _PIECE_BYTES: Final = 64 << 10
 """About how much goes into one record; an item that is larger goes alone."""
 
-_VALUE: Final = 0
-_LIST: Final = 1
-_DICT: Final = 2
-_GONE: Final = 3
-
 GONE: Final = object()
 """Stands for an attribute that was deleted."""
+
+
+class _Form(IntEnum):
+    VALUE = 0
+    LIST = 1
+    DICT = 2
+    GONE = 3
 
 
 def read_attributes(machine: StateMachine, library: type) -> dict[str, Any]:
@@ -88,18 +91,18 @@ def to_records(frozen: dict[str, Any], owner: str) -> Iterator[Any]:
         where = f"attribute {name!r} of {owner}"
         kind = type(value)
         if value is GONE:
-            yield [name, _GONE, []]
+            yield [name, _Form.GONE.value, []]
         elif kind is dict:
             check_keys(value, where)
-            yield from _pieces(name, _DICT, ((key, pack(item, where, DEPTH_MAX - 1)) for key, item in value.items()))
+            yield from _pieces(name, _Form.DICT, ((key, pack(item, where, DEPTH_MAX - 1)) for key, item in value.items()))
         elif kind is list or kind is tuple:
             tag = TUPLE if kind is tuple else LIST
-            yield from _pieces(name, _LIST, chain([(tag,)], ((pack(item, where, DEPTH_MAX - 1),) for item in value)))
+            yield from _pieces(name, _Form.LIST, chain([(tag,)], ((pack(item, where, DEPTH_MAX - 1),) for item in value)))
         else:
-            yield [name, _VALUE, [pack(value, where)]]
+            yield [name, _Form.VALUE.value, [pack(value, where)]]
 
 
-def _pieces(name: str, form: int, parts: Iterator[tuple[Any, ...]]) -> Iterator[Any]:
+def _pieces(name: str, form: _Form, parts: Iterator[tuple[Any, ...]]) -> Iterator[Any]:
     items: list[Any] = []
     size = 0
     is_first = True
@@ -107,10 +110,10 @@ def _pieces(name: str, form: int, parts: Iterator[tuple[Any, ...]]) -> Iterator[
         items.extend(part)
         size += sum(map(_weight, part))
         if size >= _PIECE_BYTES:
-            yield [name, form, items]
+            yield [name, form.value, items]
             items, size, is_first = [], 0, False
     if items or is_first:
-        yield [name, form, items]
+        yield [name, form.value, items]
 
 
 def _weight(packed: Any) -> int:
@@ -134,13 +137,13 @@ def from_records(records: Iterator[Any]) -> dict[str, Any]:
     packed: dict[str, Any] = {}
     for record in records:
         match record:
-            case [str(name), 3, []]:
+            case [str(name), _Form.GONE, []]:
                 packed[name] = GONE
-            case [str(name), 0, [value]]:
+            case [str(name), _Form.VALUE, [value]]:
                 packed[name] = value
-            case [str(name), 1, list(items)] if type(packed.setdefault(name, [])) is list:
+            case [str(name), _Form.LIST, list(items)] if type(packed.setdefault(name, [])) is list:
                 packed[name].extend(items)
-            case [str(name), 2, list(items)] if type(packed.setdefault(name, {})) is dict and len(items) % 2 == 0:
+            case [str(name), _Form.DICT, list(items)] if type(packed.setdefault(name, {})) is dict and len(items) % 2 == 0:
                 packed[name].update(zip(items[::2], items[1::2], strict=True))
             case _:
                 raise WireError("a record of a snapshot that is none of a replicated object's attributes")

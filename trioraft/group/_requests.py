@@ -5,7 +5,7 @@ A request is a kind and bytes, whoever made it, so that the leader takes one fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from .._errors import (
@@ -32,12 +32,9 @@ from ._waiter import Token, Waiter
 class Requests:
     """What one replica does with a request."""
 
-    def __init__(
-        self, key: GroupKey, inbox: Inbox, applier: Applier, leadership: Leadership, host: Host, stopped_error: Callable[[], Exception]
-    ) -> None:
+    def __init__(self, key: GroupKey, inbox: Inbox, applier: Applier, leadership: Leadership, host: Host) -> None:
         self._key: Final = key
         self._inbox, self._applier, self._leadership, self._host = inbox, applier, leadership, host
-        self._stopped_error = stopped_error
 
     async def ask(self, kind: RequestKind, payload: bytes) -> Any:
         """Bring a request of this node to where the leader is, and wait for the answer.
@@ -61,7 +58,7 @@ class Requests:
             except (WireError, ConfigError, ChangeRefusedError) as error:
                 token.fail(error)
         elif self._leadership.has_stopped:
-            token.fail(self._stopped_error())
+            token.fail(self._leadership.stopped_error())
         elif leader is None or forwarded:
             token.fail(NotLeaderError(leader))
         else:

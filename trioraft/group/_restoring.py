@@ -19,7 +19,8 @@ from .._errors import CorruptSnapshotError, SnapshotError
 from .._machine import StateMachine
 from .._types import EntryId, GroupKey
 from ..storage import SnapshotReader, SnapshotStorage
-from ..wire import SNAPSHOT_TAIL_BYTES, SnapshotBytesError, SnapshotDecoder, read_manifest
+from ..wire import SnapshotBytesError, SnapshotDecoder
+from ._manifest import read_manifest_of
 from ._session_table import SessionTable
 from ._user_code import Breather, defines, run_in_thread
 
@@ -50,9 +51,10 @@ async def restore_machine(
     """
     if not defines(machine, "restore"):
         raise SnapshotError(f"{type(machine).__name__} must define restore(): group {key} goes on from the snapshot at {at}")
-    file = _File(await snapshots.open(at))
+    reader = await snapshots.open(at)
+    file = _File(reader)
     try:
-        await _check_identity(file, key, at)
+        await read_manifest_of(reader, key, at)
         records = _Records(file)
 
         def restore() -> SessionTable:
@@ -70,17 +72,6 @@ async def restore_machine(
             return await run_in_thread(restore, patience=patience, stop=records.stop)
     finally:
         file.close()
-
-
-async def _check_identity(file: _File, key: GroupKey, at: EntryId) -> None:
-    start = max(0, file.size - SNAPSHOT_TAIL_BYTES)
-    try:
-        manifest = read_manifest(await file.read(start, file.size - start), file.size)
-    except SnapshotBytesError as error:
-        raise CorruptSnapshotError(file.path, error.offset, str(error)) from error
-    if (manifest.group, manifest.at) != (key, at):
-        text = f"this is the snapshot at {manifest.at} of group {manifest.group}, in the place of that at {at} of group {key}"
-        raise CorruptSnapshotError(file.path, manifest.stored_bytes, text)
 
 
 class _File:

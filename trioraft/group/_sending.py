@@ -23,13 +23,18 @@ _DOUBLINGS_MAX: Final = 6
 class SnapshotSender:
     """One group's sending end."""
 
-    def __init__(self, key: GroupKey, snapshots: SnapshotStorage, core: Raft, host: Host, inbox: Inbox) -> None:
+    def __init__(
+        self, key: GroupKey, snapshots: SnapshotStorage, core: Raft, host: Host, inbox: Inbox, on_unreadable: Callable[[EntryId], None]
+    ) -> None:
+        """
+        Args:
+            on_unreadable: told of a snapshot of this replica's own that is missing or damaged.
+        """
         self._key, self._snapshots, self._core, self._host, self._inbox = key, snapshots, core, host, inbox
         self._streams: dict[Member, OutboundStream] = {}
         self._failures: dict[Member, int] = {}
         """Streams in a row that failed, in a way that will not pass by itself."""
-        self.on_unreadable: Callable[[EntryId], None] = lambda at: None
-        """Told of a snapshot of this replica's own that is missing or damaged."""
+        self._on_unreadable = on_unreadable
 
     def send(self, nursery: trio.Nursery, request: SendSnapshot) -> None:
         """Stream the newest snapshot to a member. Exactly one `SnapshotSent` follows, whatever happens.
@@ -65,7 +70,7 @@ class SnapshotSender:
         except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this stream only
             self._announce(target, error)
             if isinstance(error, StorageError):
-                self.on_unreadable(stream.at)
+                self._on_unreadable(stream.at)
             if not isinstance(error, TransportError) or error.kind in (REFUSED, SILENT):
                 await self._pause(stream)
             return False

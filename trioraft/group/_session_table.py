@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -76,23 +76,6 @@ def check_entry(payload: bytes) -> None:
 def command_of(payload: bytes) -> bytes | None:
     """The command in an entry of a session; None: it begins or ends one."""
     return payload[_CALL.size :] if payload[0] == _CALLS else None
-
-
-class SessionView:
-    """A view of a machine's state, with the table as of the same moment before it (`StateMachine.snapshot`)."""
-
-    def __init__(self, records: list[Any], view: Iterable[Any]) -> None:
-        self._records, self._view = records, view
-
-    def __iter__(self) -> Iterator[Any]:
-        yield from self._records
-        yield from self._view
-
-    def close(self) -> None:
-        """End what the machine's view has open, if nobody has begun to read it."""
-        close = getattr(self._view, "close", None)
-        if close is not None:
-            close()
 
 
 @attrs.define

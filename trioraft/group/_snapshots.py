@@ -24,7 +24,6 @@ class Snapshots:
         self.sender: Final = sender
         self.receiver: Final = receiver
         self._stepped: list[InstallSnapshot] = []
-        sender.on_unreadable = taker.distrust
 
     def work(self, nursery: trio.Nursery) -> None:
         """Once a turn, after the machine has applied: begin what is due."""

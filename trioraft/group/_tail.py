@@ -55,7 +55,7 @@ class Tail:
             raise ConfigError(f"the index of an entry is a whole number from 1, not {first!r}")
         self._next = first
         self._core, self._log, self._codec, self._applier = core, log, codec, applier
-        self._read: deque[Tailed] = deque()
+        self._piece: deque[Tailed] = deque()
 
     def __aiter__(self) -> Self:
         return self
@@ -70,12 +70,12 @@ class Tail:
 
         *Cancellation:* nothing is skipped.
         """
-        if self._read:
+        if self._piece:
             await trio.lowlevel.checkpoint()
-        while not self._read:
+        while not self._piece:
             await self._applier.wait_applied(self._next)
             await self._read_piece()
-        tailed = self._read.popleft()
+        tailed = self._piece.popleft()
         self._next = (tailed.index if isinstance(tailed, AppliedEntry) else tailed.snapshot.index) + 1
         return tailed
 
@@ -89,12 +89,12 @@ class Tail:
         elif self._next > log.start.index:
             entries = await self._log.read(LoadEntries(None, self._next, last, _PIECE_BYTES))
         if entries:
-            self._read.extend(map(self._describe, entries))
+            self._piece.extend(map(self._describe, entries))
         elif self._next <= log.start.index:
             snapshot = self._core.snapshot
             # One that has just come is on the disk before it is in the machine.
             await self._applier.wait_applied(snapshot.index)
-            self._read.append(Reset(snapshot))
+            self._piece.append(Reset(snapshot))
 
     def _describe(self, entry: Entry) -> AppliedEntry:
         command = command_of(entry.payload) if entry.kind is EntryKind.SESSION else entry.payload

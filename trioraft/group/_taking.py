@@ -12,7 +12,6 @@ place among the node's snapshots back, so that the other groups have theirs.
 
 from __future__ import annotations
 
-import inspect
 import traceback
 from typing import Final, Self
 
@@ -29,7 +28,7 @@ from ._applier import Applier
 from ._host import Host
 from ._inbox import Inbox
 from ._pull import Pull
-from ._user_code import defines, run_in_thread
+from ._user_code import defines, refuse_generator, run_in_thread
 from ._waiter import Waiter
 
 HANGING_SECONDS: Final = 30.0
@@ -68,7 +67,7 @@ class SnapshotTaker:
         self._key, self._machine, self._core, self._applier = key, machine, core, applier
         self._snapshots, self._config, self._host, self._inbox = snapshots, config, host, inbox
         self._is_able = defines(machine, "snapshot")
-        self._last = core.status().snapshot
+        self._last = core.snapshot
         self._bytes_then = 0  # what had been applied in this process when the last one was taken
         self._wanted: Index = 0
         self._asked = trio.Event()
@@ -122,7 +121,7 @@ class SnapshotTaker:
     def work(self, nursery: trio.Nursery) -> None:
         """Once a turn, after the applier: begin a snapshot that is due, and answer who waited for one that the core knows by now."""
         if self._waiting and not self._is_distrusted:
-            known = self._core.status().snapshot
+            known = self._core.snapshot
             for waiter in self._take_waiting(known.index):
                 waiter.succeed(known)
         if not self._is_running and self._is_due():
@@ -201,9 +200,7 @@ class SnapshotTaker:
         return True
 
     async def _take_one(self) -> None:
-        if inspect.isgeneratorfunction(self._machine.snapshot):
-            text = "is a generator function, so nothing in it runs before the first record is pulled, and the state has changed by then"
-            raise SnapshotError(f"{type(self._machine).__name__}.snapshot {text}: copy what changes, and return an iterator over the copy")
+        refuse_generator(self._machine, "snapshot")
         async with _Place(self._host.snapshot_threads) as place:
             self.running_since = trio.current_time()
             moment, view = await self._applier.take_view(self._describe)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
-from collections.abc import Callable
-from typing import Final, Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Literal, TypeVar
 
 import outcome
 import trio
@@ -21,14 +22,41 @@ _BREATH: Final = 50e-6
 _UNLIMITED: Final = trio.CapacityLimiter(math.inf)  # callers hold a place in a limiter of the node
 
 
-def defines(machine: StateMachine, method: Literal["snapshot", "restore"]) -> bool:
+def defines(machine: StateMachine, method: Literal["snapshot", "restore", "stored_index"]) -> bool:
     """Tell whether the machine has a method of its own."""
     return getattr(getattr(machine, method), "__func__", None) is not getattr(StateMachine, method)
 
 
-def stores_by_itself(machine: StateMachine) -> bool:
-    """Tell whether the machine keeps its state durably, with an index of its own."""
-    return getattr(machine.stored_index, "__func__", None) is not StateMachine.stored_index
+def refuse_generator(machine: StateMachine, method: Literal["snapshot", "save"]) -> None:
+    """
+    Raises:
+        SnapshotError: the method, which should make a view of the state as it is now, is a generator function.
+    """
+    if inspect.isgeneratorfunction(getattr(machine, method)):
+        text = "is a generator function, so nothing in it runs before the first record is pulled, and the state has changed by then"
+        raise SnapshotError(f"{type(machine).__name__}.{method} {text}: copy what changes, and return an iterator over the copy")
+
+
+class LedView:
+    """A user's view of a machine's state (`StateMachine.snapshot`), with records of the library's own before it."""
+
+    def __init__(self, records: list[Any], view: Iterable[Any]) -> None:
+        self._records, self._view = records, view
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._records
+        yield from self._view
+
+    def close(self) -> None:
+        """End what the user's view has open, if nobody has begun to read it."""
+        close = getattr(self._view, "close", None)
+        if close is not None:
+            close()
+
+
+def as_exception(error: BaseException) -> Exception:
+    """What a user's code raised, as something that cannot get loose on the event loop, as a `SystemExit` would."""
+    return error if isinstance(error, Exception) else SnapshotError(f"the state machine raised {type(error).__name__}")
 
 
 class Breather:
@@ -96,5 +124,5 @@ async def run_in_thread(
             raise
     answer = answers[0]
     if isinstance(answer, outcome.Error) and not isinstance(answer.error, Exception):
-        raise SnapshotError(f"the state machine raised {type(answer.error).__name__}") from answer.error
+        raise as_exception(answer.error) from answer.error
     return answer.unwrap()
