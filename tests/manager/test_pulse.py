@@ -175,6 +175,19 @@ def test_leaving_an_attachment_makes_the_next_attach_news() -> None:
     assert attach(7) in [line for _ in range(2) for line in pair.beat()[1]]
 
 
+def test_whoever_takes_back_an_earlier_leadership_stays_attached_to_the_later_leader() -> None:
+    """Its own detach comes after the attach that it follows from; nobody but the pulse could tell it that this leader is gone."""
+    pair = Pair()
+    pair.b.put(attach(7, 5))
+    pair.beat()
+    pair.a.put(attach(7, 6))
+    assert [line for _ in range(3) for line in pair.beat()[1]] == [attach(7, 6)]
+    pair.b.put(detach(7, 5))
+    pair.beat()
+    pair.a = PulseLink(2, TIMING)
+    assert pair.beat()[1] == [detach(7, 6)]
+
+
 def test_a_group_that_is_gone_detaches_both_ways() -> None:
     pair = Pair()
     pair.a.put(attach(7, 3))

@@ -61,8 +61,11 @@ class PulseLink:
             self._standing[line.group] = line
         else:
             self._standing.pop(line.group, None)
-            # NB: we left the attachment, so the peer's next attach is news, even if it is the same line as before.
-            self._told.pop(line.group, None)
+            told = self._told.get(line.group)
+            if told is not None and told.term <= line.term:
+                # NB: we left that attachment, so the peer's next attach is news, even if it is the same line as before. One of a later
+                # term stands: what we take back is what we said when we led before.
+                del self._told[line.group]
         self._changes.pop(line.group, None)
         self._changes[line.group] = (line, 0)
 
