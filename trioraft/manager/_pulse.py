@@ -52,6 +52,9 @@ class PulseLink:
         self._standing: dict[GroupKey, PulseLine] = {}
         self._changes: dict[GroupKey, tuple[PulseLine, int]] = {}  # line, the first pulse that carried it (0: none yet)
         self._told: dict[GroupKey, PulseLine] = {}  # the peer's last line of each group
+        # Of those, what we may have left since: the peer's next line is news, even if it is the same as before. Or what we took back was an
+        # earlier leadership of our own: so a new process of the peer ends these, too.
+        self._left: set[GroupKey] = set()
 
     # --- outwards ---------------------------------------------------------------------------------------------------------------------
 
@@ -61,27 +64,26 @@ class PulseLink:
             self._standing[line.group] = line
         else:
             self._standing.pop(line.group, None)
-            told = self._told.get(line.group)
-            if told is not None and told.term <= line.term:
-                # NB: we left that attachment, so the peer's next attach is news, even if it is the same line as before. One of a later
-                # term stands: what we take back is what we said when we led before.
-                del self._told[line.group]
+            if line.group in self._told:
+                self._left.add(line.group)
         self._changes.pop(line.group, None)
         self._changes[line.group] = (line, 0)
 
     def refuse(self, line: PulseLine) -> None:
         """Answer an attach of the peer with a detach of ours; bounded, because a peer may name any number of groups."""
-        self._told.pop(line.group, None)
+        self.forget(line)
         if len(self._changes) < REFUSALS_MAX:
             self.put(PulseLine(PulseKind.DETACH, line.group, line.term, line.target_replica, line.source_replica))
 
     def forget(self, line: PulseLine) -> None:
         """The peer told of a group that is not here: there is nothing to compare its next line with."""
         self._told.pop(line.group, None)
+        self._left.discard(line.group)
 
     def leave(self, group: GroupKey) -> None:
         """The group is gone here: whoever leads or follows it at the peer must not count on us."""
         told = self._told.pop(group, None)
+        self._left.discard(group)
         if (standing := self._standing.get(group)) is not None:
             self.put(attrs.evolve(standing, kind=PulseKind.DETACH))
         elif told is not None and told.kind is PulseKind.ATTACH:
@@ -137,8 +139,9 @@ class PulseLink:
         return news + [line for line in pulse.lines if self._is_news(line)]
 
     def _is_news(self, line: PulseLine) -> bool:
-        if self._told.get(line.group) == line:
+        if self._told.get(line.group) == line and line.group not in self._left:
             return False
+        self._left.discard(line.group)
         self._told[line.group] = line
         if line.kind is PulseKind.ATTACH:
             self._unsay_detach(line)
@@ -166,6 +169,7 @@ class PulseLink:
 
     def _detach_all(self) -> list[PulseLine]:
         told, self._told = self._told, {}
+        self._left.clear()
         return [attrs.evolve(line, kind=PulseKind.DETACH) for line in told.values() if line.kind is PulseKind.ATTACH]
 
     def _take_echo(self, pulse: Pulse, now: Millis) -> None:
@@ -193,6 +197,7 @@ class PulseLink:
         self.peer_incarnation = self._heard = self._acknowledged = 0
         self.live_until = 0
         self._told.clear()
+        self._left.clear()
 
     def is_live(self, now: Millis) -> bool:
         return now < self.live_until
