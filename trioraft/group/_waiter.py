@@ -5,7 +5,7 @@ Not a channel and not an event: a proposal costs one parked task and one resched
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, cast
 
 import outcome
 import trio
@@ -19,26 +19,39 @@ class Token(Protocol):
     def fail(self, error: Exception) -> None: ...
 
 
+class _Woken:
+    """What a parked caller gets from Trio: nothing, since its answer is in the waiter. One for all: an `Outcome` serves once only."""
+
+    def unwrap(self) -> None:
+        """All that Trio does with it."""
+
+
+_WOKEN: Final = cast("outcome.Outcome[object]", _Woken())
+
+
 class Waiter:
     """A local caller, parked until its proposal is answered."""
 
-    __slots__ = ("_outcome", "_task")
+    __slots__ = ("_error", "_is_answered", "_result", "_task")
 
     def __init__(self) -> None:
         self._task: trio.lowlevel.Task | None = None
-        self._outcome: outcome.Outcome[Any] | None = None
+        self._result: Any = None
+        self._error: Exception | None = None
+        self._is_answered = False  # maybe before the caller parked, or after it left
 
     def succeed(self, result: Any) -> None:
-        self._answer(outcome.Value(result))
+        self._result = result
+        self._wake()
 
     def fail(self, error: Exception) -> None:
-        self._answer(outcome.Error(error))
+        self._error = error
+        self._wake()
 
-    def _answer(self, answer: outcome.Outcome[Any]) -> None:
-        if self._task is None:
-            self._outcome = answer  # before the caller parked, or after it left
-        else:
-            trio.lowlevel.reschedule(self._task, answer)
+    def _wake(self) -> None:
+        self._is_answered = True
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task, _WOKEN)
             self._task = None
 
     async def wait(self) -> Any:
@@ -46,13 +59,19 @@ class Waiter:
 
         *Cancellation:* the proposal stays where it is; only the answer is lost.
         """
-        if self._outcome is not None:
+        if self._is_answered:
             await trio.lowlevel.checkpoint()
-            return self._outcome.unwrap()
-        self._task = trio.lowlevel.current_task()
+        else:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._leave)
+        error, self._error = self._error, None
+        if error is None:
+            return self._result
+        try:
+            raise error
+        finally:
+            del error  # or it and its traceback would keep each other
 
-        def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
-            self._task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        return await trio.lowlevel.wait_task_rescheduled(abort)
+    def _leave(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
