@@ -149,7 +149,7 @@ def make_leader(
     **options: object,
 ) -> tuple[Raft, Turns]:
     """A core that all others have just elected; `is_settled`: its no-op is on all disks, committed and known to all."""
-    raft = make_raft(node_id, configuration, now=now, **options)  # type: ignore[arg-type]
+    raft = make_raft(node_id, configuration, now=now, **options)  # type: ignore[arg-type]  # of any type
     turns = Turns(raft)
     raft.step(Campaign(), now)
     turns.settle(now)

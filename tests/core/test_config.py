@@ -15,7 +15,7 @@ def test_a_limit_out_of_range_is_named(name: str, value: object) -> None:
     if name == "lease_reads" and value is True:
         return
     with pytest.raises(ConfigError, match=name):
-        GroupConfig(**{name: value})  # type: ignore[arg-type]
+        GroupConfig(**{name: value})  # type: ignore[arg-type]  # bad input, on purpose
 
 
 MAY_BE_NOTHING = {"keep_entries", "keep_bytes", "stream_hold_entries", "stream_hold_bytes", "promotion_lag_max"}

@@ -70,11 +70,11 @@ def test_any_log_is_measured_to_a_step(acts: list[tuple[str, object]], place: fl
     log = pair.log
     for verb, value in acts:
         if verb == "append":
-            pair.append(*value)  # type: ignore[misc]
+            pair.append(*value)  # type: ignore[misc]  # of any type
         elif verb == "evict":
-            log.evict(value)  # type: ignore[arg-type]
+            log.evict(value)  # type: ignore[arg-type]  # of any type
         else:
-            log.compact(log.start.index + round(value * (log.last_index - log.start.index)))  # type: ignore[operator]
+            log.compact(log.start.index + round(value * (log.last_index - log.start.index)))  # type: ignore[operator]  # a float
         held = log.last_index - log.start.index
         for index in {log.start.index, log.start.index + round(place * held), log.evicted_index, log.last_index}:
             pair.check(index, bytes_max)

@@ -129,11 +129,11 @@ def test_a_joint_configuration_is_not_left_for_what_came_before_it() -> None:
 
 def test_what_is_known_of_the_others_stays() -> None:
     leader, turns = make_leader(liveness=LIVE)
-    view = leader.state.members[2]  # type: ignore[union-attr]
+    view = leader.state.members[2]  # type: ignore[union-attr]  # it leads
     change(leader, 1, 2, learners=(4, 3))
     state = leader.state
-    assert state.members[2] is view  # type: ignore[union-attr]
-    assert list(state.members) == [2, 3, 4]  # type: ignore[union-attr]
+    assert state.members[2] is view  # type: ignore[union-attr]  # it leads
+    assert list(state.members) == [2, 3, 4]  # type: ignore[union-attr]  # it leads
     assert leader.status().match == {1: 1, 2: 1, 3: 1, 4: 0}
 
 
@@ -158,7 +158,7 @@ def test_MB_2_a_joint_configuration_takes_both_majorities_and_is_left_once_it_is
     assert ready.accepted == (("change", EntryId(1, 4)),)
     assert [str(entry) for entry in ready.entries] == ["4@1"]
     assert {m.target for m in ready.messages if isinstance(m, Detach)} == {N2, N3}
-    assert list(leader.state.members) == [4, 5]  # type: ignore[union-attr]
+    assert list(leader.state.members) == [4, 5]  # type: ignore[union-attr]  # it leads
     assert set(leader.status().match) == {1, 4, 5}
     # Those who were removed are strangers now.
     leader.step(AppendEntriesReply(N2, N1, 1, 4), 0)
@@ -392,7 +392,7 @@ def test_one_that_is_heard_may_take_as_long_as_it_takes() -> None:
         accept(leader, 4, leader.log.last_index - 1, now)
         assert kinds(turns) == []
     # It falls silent, and says so in 10 E; nothing else wakes the leader for it.
-    leader._liveness[4] = 0  # type: ignore[index]
+    leader._liveness[4] = 0  # type: ignore[index]  # a dict, here
     leader.step(TimePassed(), now + 10 * E - 1)
     assert kinds(turns) == []
     assert leader.deadline <= now + 10 * E
@@ -517,7 +517,7 @@ def test_a_leader_that_dies_half_way_leaves_what_is_in_the_log_to_the_next(has_j
     if has_joint:
         while not network.nodes[2].configuration.is_joint:
             network.deliver_one()
-    assert state.change is not None  # type: ignore[union-attr]
+    assert state.change is not None  # type: ignore[union-attr]  # it leads
     network.crash(1)
     network.wait(9 * E)
     leader = network.leader

@@ -135,7 +135,7 @@ def test_LR_9_pipeline_loses_one_batch() -> None:
         leader.step(Propose(token, b"x"), 0)
     batches = appends_to(turns.take().messages, N2)
     assert [message.previous.index for message in batches] == list(range(1, 11))
-    assert leader.state.members[2].progress.window.count == 10  # type: ignore[union-attr]
+    assert leader.state.members[2].progress.window.count == 10  # type: ignore[union-attr]  # it leads
     for message in batches[:3] + batches[4:]:
         follower.step(message, 0)
     answers = [message for message in Turns(follower).settle(0) if isinstance(message, AppendEntriesReply)]
@@ -143,7 +143,7 @@ def test_LR_9_pipeline_loses_one_batch() -> None:
     sent = []
     for answer in sorted(answers, key=lambda answer: answer.rejected):
         leader.step(answer, 0)
-        assert leader.state.members[2].progress.window.count <= 10  # type: ignore[union-attr]
+        assert leader.state.members[2].progress.window.count <= 10  # type: ignore[union-attr]  # it leads
         sent += appends_to(turns.take().messages, N2)
     assert [(message.previous.index, len(message.entries)) for message in sent] == [(4, 1)]
     follower.step(sent[0], 0)
@@ -376,7 +376,7 @@ def test_only_leaders_take_proposals() -> None:
     raft.step(Heartbeat(N2, N1, 1, 0), 0)
     raft.step(Propose("b", b""), 0)
     refused = raft.take_ready(1).refused
-    assert [(token, type(error), error.leader) for token, error in refused] == [  # type: ignore[attr-defined]
+    assert [(token, type(error), error.leader) for token, error in refused] == [  # type: ignore[attr-defined]  # of that kind
         ("a", NotLeaderError, None),
         ("b", NotLeaderError, 2),
     ]
@@ -545,7 +545,7 @@ def test_under_load_an_answering_follower_is_never_probed() -> None:
         assert len(appends_to(messages, N2)) == 1
         accept(leader, N2, leader.log.last_index - 1, now + 19)
         accept(leader, N3, leader.log.last_index - 1, now + 19)
-    assert leader.state.members[2].progress.window.count == 1  # type: ignore[union-attr]
+    assert leader.state.members[2].progress.window.count == 1  # type: ignore[union-attr]  # it leads
 
 
 def test_dead_members_get_nothing_until_their_node_is_up() -> None:

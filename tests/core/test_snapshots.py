@@ -106,13 +106,13 @@ def install(raft: Raft, at: EntryId, term: int, configuration: Configuration = V
 
 
 def progress_of(raft: Raft, node_id: int) -> ProgressState:
-    return raft.state.members[node_id].progress.state  # type: ignore[union-attr]
+    return raft.state.members[node_id].progress.state  # type: ignore[union-attr]  # it leads
 
 
 def purged_leader(**options: object) -> tuple[Raft, Turns]:
     """A leader of term 2 whose log begins behind 100@1 and has its no-op only; n2 has all of it, n3 nothing, and has just said so."""
     options = {"liveness": dict(LIVE), "config": SHORT, **options}
-    raft = open_raft(EntryId(1, 100), [], **options)  # type: ignore[arg-type]
+    raft = open_raft(EntryId(1, 100), [], **options)  # type: ignore[arg-type]  # of any type
     turns = Turns(raft)
     lead(raft, turns)
     turns.settle(0)
@@ -145,7 +145,7 @@ def purged_leader(**options: object) -> tuple[Raft, Turns]:
 )
 def test_facts_that_contradict_each_other_are_refused_with_both_numbers(options: dict[str, object], text: str) -> None:
     with pytest.raises(InvariantError, match=text):
-        open_raft(EntryId(1, 5), [1, 2], **options)  # type: ignore[arg-type]
+        open_raft(EntryId(1, 5), [1, 2], **options)  # type: ignore[arg-type]  # of any type
 
 
 def test_what_is_applied_or_in_a_snapshot_or_cut_off_is_committed() -> None:
@@ -317,10 +317,10 @@ def test_nothing_is_read_for_members_that_are_not_there() -> None:
     turns.settle(5 * E)
     accept(leader, N2, 10, 5 * E)
     turns.settle(5 * E)
-    leader.state.members[3].progress.next = 4  # type: ignore[union-attr]
-    leader.state.members[3].progress.waiting = False  # type: ignore[union-attr]
+    leader.state.members[3].progress.next = 4  # type: ignore[union-attr]  # it leads
+    leader.state.members[3].progress.waiting = False  # type: ignore[union-attr]  # it leads
     leader.step(HeartbeatReply(N2, N1, 2, 10), 7 * E)
-    leader.state.wants_append = True  # type: ignore[union-attr]
+    leader.state.wants_append = True  # type: ignore[union-attr]  # it leads
     assert turns.take().loads == ()
     liveness[3] = NEVER
     leader.step(PeerUp(3), 7 * E)
@@ -606,10 +606,10 @@ def test_a_member_that_is_gone_holds_nothing() -> None:
     turns.settle(0)
     accept(raft, N3, 100, commit=100)
     turns.settle(0)
-    assert raft.state.members[3].holds_log  # type: ignore[union-attr]
-    raft._liveness[3] = 5 * E  # type: ignore[index]
+    assert raft.state.members[3].holds_log  # type: ignore[union-attr]  # it leads
+    raft._liveness[3] = 5 * E  # type: ignore[index]  # a dict, here
     raft.step(PeerDown(3), 5 * E)
-    assert not raft.state.members[3].holds_log  # type: ignore[union-attr]
+    assert not raft.state.members[3].holds_log  # type: ignore[union-attr]  # it leads
 
 
 # Streams
@@ -672,7 +672,7 @@ def test_while_a_snapshot_is_on_its_way_nothing_is_repeated() -> None:
     raft.step(AppendEntriesReply(N3, N1, 2, match=0, rejected=100, hint=NOTHING), 3 * E)
     assert [type(m) for m in turns.settle(3 * E)] in ([], [Heartbeat])
     assert progress_of(raft, 3) is ProgressState.SNAPSHOT
-    assert raft.state.members[3].resend_at == NEVER  # type: ignore[union-attr]
+    assert raft.state.members[3].resend_at == NEVER  # type: ignore[union-attr]  # it leads
     raft.step(Propose("a", b"a"), 3 * E)
     assert not [m for m in turns.settle(3 * E) if m.target == N3 and isinstance(m, AppendEntries)]
 
@@ -682,7 +682,7 @@ def test_a_snapshot_that_has_arrived_is_answered_or_asked_for() -> None:
     turns.settle(0)
     raft.step(SnapshotSent(N3, EntryId(1, 100), arrived=True), 1000)
     turns.settle(1000)
-    assert raft.state.members[3].resend_at == 1000 + E // 2  # type: ignore[union-attr]
+    assert raft.state.members[3].resend_at == 1000 + E // 2  # type: ignore[union-attr]  # it leads
     raft.step(TimePassed(), 1000 + E // 2)
     assert progress_of(raft, 3) is ProgressState.PROBE
     (load,) = turns.take().loads
@@ -703,7 +703,7 @@ def test_a_newer_snapshot_may_have_been_sent() -> None:
     turns.settle(0)
     raft.step(SnapshotTaken(EntryId(2, 102)), 0)
     raft.step(SnapshotSent(N3, EntryId(2, 102), arrived=True), 0)
-    view = raft.state.members[3]  # type: ignore[union-attr]
+    view = raft.state.members[3]  # type: ignore[union-attr]  # it leads
     assert (view.progress.pending_snapshot, view.progress.next) == (102, 103)
     accept(raft, N3, 102)
     assert progress_of(raft, 3) is ProgressState.REPLICATE
@@ -718,7 +718,7 @@ def test_streams_that_fail_are_tried_again_later_and_later() -> None:
         raft.step(SnapshotSent(N3, EntryId(1, 100), arrived=False), now)
         assert progress_of(raft, 3) is ProgressState.PROBE
         assert turns.take().send_snapshots == ()
-        due = raft.state.members[3].resend_at  # type: ignore[union-attr]
+        due = raft.state.members[3].resend_at  # type: ignore[union-attr]  # it leads
         raft.step(TimePassed(), due - 1)
         assert turns.take().send_snapshots == ()
         raft.step(TimePassed(), due)
@@ -727,18 +727,18 @@ def test_streams_that_fail_are_tried_again_later_and_later() -> None:
     assert delays == [H, 2 * H, 4 * H, 8 * H, E, E]
     assert len(turns.take().send_snapshots) == 1
     raft.step(SnapshotSent(N3, EntryId(1, 100), arrived=True), now)
-    assert raft.state.members[3].streams_failed == 0  # type: ignore[union-attr]
+    assert raft.state.members[3].streams_failed == 0  # type: ignore[union-attr]  # it leads
 
 
 def test_a_stream_to_a_node_that_is_gone_is_tried_again_when_it_is_back() -> None:
     raft, turns = purged_leader()
     turns.take()
-    raft._liveness[3] = 5 * E  # type: ignore[index]
+    raft._liveness[3] = 5 * E  # type: ignore[index]  # a dict, here
     raft.step(PeerDown(3), 5 * E)
     raft.step(SnapshotSent(N3, EntryId(1, 100), arrived=False), 5 * E)
     raft.step(TimePassed(), 9 * E)
     assert turns.take().send_snapshots == ()
-    raft._liveness[3] = NEVER  # type: ignore[index]
+    raft._liveness[3] = NEVER  # type: ignore[index]  # a dict, here
     raft.step(PeerUp(3), 9 * E)
     # It may be another replica by now, or have more: it is asked first.
     ready = turns.take()
@@ -792,7 +792,7 @@ def test_the_end_of_a_stream_to_one_that_was_removed_meanwhile(arrived: bool) ->
     assert len(turns.take().send_snapshots) == 1
     raft.step(ChangeMembers("change", Target(frozenset({1, 2}))), 0)
     turns.settle(0)
-    assert list(raft.state.members) == [2]  # type: ignore[union-attr]
+    assert list(raft.state.members) == [2]  # type: ignore[union-attr]  # it leads
     raft.step(SnapshotSent(N3, EntryId(1, 100), arrived), 0)
     assert raft.streams == set()
     assert turns.take().send_snapshots == ()
@@ -800,7 +800,7 @@ def test_the_end_of_a_stream_to_one_that_was_removed_meanwhile(arrived: bool) ->
 
 def test_no_stream_goes_to_a_node_that_is_not_there() -> None:
     raft, turns = purged_leader(liveness={2: NEVER, 3: 0})
-    raft.state.members[3].contact = -9 * E  # type: ignore[union-attr]
+    raft.state.members[3].contact = -9 * E  # type: ignore[union-attr]  # it leads
     assert turns.take().send_snapshots == ()
 
 
@@ -1029,7 +1029,7 @@ def test_an_append_that_begins_before_the_log_is_taken_from_there_on() -> None:
     assert turns.take().after_write == (AppendEntriesReply(N1, N2, 3, match=3, commit=9),)
     raft.step(AppendEntries(N2, N1, 3, NOTHING, 0), 0)
     raft.step(AppendEntries(N2, N1, 3, EntryId(1, 5), 9, ()), 0)
-    assert [reply.match for reply in turns.take().after_write] == [0, 5]  # type: ignore[union-attr]
+    assert [reply.match for reply in turns.take().after_write] == [0, 5]  # type: ignore[union-attr]  # of that kind
     assert raft.log.last == EntryId(3, 9)
 
 
@@ -1046,7 +1046,7 @@ def test_a_rejection_never_leads_below_what_is_cut() -> None:
     turns = Turns(raft)
     raft.step(AppendEntries(N2, N1, 3, EntryId(1, 7), 0), 0)
     raft.step(AppendEntries(N2, N1, 3, EntryId(3, 9), 0), 0)
-    assert [reply.hint for reply in turns.take().messages] == [EntryId(1, 5), EntryId(2, 7)]  # type: ignore[union-attr]
+    assert [reply.hint for reply in turns.take().messages] == [EntryId(1, 5), EntryId(2, 7)]  # type: ignore[union-attr]  # of that kind
 
 
 def test_a_tail_on_the_disk_is_replaced_without_being_read() -> None:

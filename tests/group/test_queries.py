@@ -39,7 +39,7 @@ class BlockingAsked(BlockingRecorder, Asked):
 def ask(bench: Bench, index: int, query: Any = None) -> Caller:
     caller = Caller()
     question = Question(query, caller, bench.applier.ask)
-    caller.question = question  # type: ignore[attr-defined]
+    caller.question = question  # type: ignore[attr-defined]  # kept beside it, for the test
     question.succeed(index)
     return caller
 
@@ -96,7 +96,7 @@ async def test_those_who_ask_all_the_time_do_not_keep_commands_waiting() -> None
     await bench.turn()
     assert bench.applier.applied_index == 2, "in the same hop"
     assert caller.result == 0
-    assert caller.question.applied_index == 0, "and it says what it showed"  # type: ignore[attr-defined]
+    assert caller.question.applied_index == 0, "and it says what it showed"  # type: ignore[attr-defined]  # kept beside it, for the test
 
 
 async def test_a_question_waits_for_a_restore_and_shows_it() -> None:
@@ -109,7 +109,7 @@ async def test_a_question_waits_for_a_restore_and_shows_it() -> None:
     await bench.turn()
     await bench.turn()
     assert (in_it.result, at_once.result) == (2, 2)
-    assert at_once.question.applied_index == AT.index  # type: ignore[attr-defined]
+    assert at_once.question.applied_index == AT.index  # type: ignore[attr-defined]  # kept beside it, for the test
 
 
 @pytest.mark.parametrize("index", [0, 5])
@@ -117,7 +117,7 @@ async def test_whoever_leaves_is_forgotten(index: int) -> None:
     machine = BlockingAsked()
     bench = Bench(machine)
     caller = ask(bench, index)
-    question = caller.question  # type: ignore[attr-defined]
+    question = caller.question  # type: ignore[attr-defined]  # kept beside it, for the test
     bench.applier.forget(question)
     assert bench.applier.waiting == 0
     bench.applier.add([entry(n) for n in range(1, 6)])

@@ -235,7 +235,7 @@ TROUBLES: dict[str, tuple[Callable[[Iterator[Any]], Iterable[Any]], type[Excepti
     "exits": (raising(SystemExit(1)), SnapshotError, "SystemExit"),
     "no CBOR": (yielding(object()), WireError, "record 6 of the snapshot: .*object"),
     "too large": (yielding(b"x" * 5000), WireError, "record 6 of the snapshot: .*5003 bytes"),
-    "nothing to iterate over": (lambda records: None, TypeError, "NoneType"),  # type: ignore[dict-item, return-value]
+    "nothing to iterate over": (lambda records: None, TypeError, "NoneType"),  # type: ignore[dict-item, return-value]  # bad on purpose
 }
 
 

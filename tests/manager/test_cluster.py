@@ -50,7 +50,7 @@ async def test_MG_12_a_failing_machine_stops_its_group_and_no_other(autojump_clo
             with pytest.raises(trioraft.GroupStoppedError):
                 await leader.group(1).propose("later")
             for n in range(20):
-                await propose_until_done(lambda n=n: leader.group(2).propose(n))  # type: ignore[misc]
+                await propose_until_done(lambda n=n: leader.group(2).propose(n))  # type: ignore[misc]  # the default binds it now
             with pytest.raises(trioraft.GroupExistsError, match="next start"):
                 await leader.up.add_group(1, Journal(), members={1, 2, 3})
 
@@ -91,7 +91,7 @@ async def test_MG_7_leader_restarts_while_followers_sleep(autojump_clock: trio.t
             start = trio.current_time()
             for group_id in cluster.group_ids:
                 await cluster.leader(group_id)
-                await propose_until_done(lambda g=group_id: cluster.nodes[1].group(g).propose("y"))  # type: ignore[misc]
+                await propose_until_done(lambda g=group_id: cluster.nodes[1].group(g).propose("y"))  # type: ignore[misc]  # bound now
             assert trio.current_time() - start < 5 * 2
             assert await cluster.settle() == ["x", "y"]
 
@@ -146,7 +146,7 @@ async def test_MG_5_a_quiet_cluster_sends_pulses_and_nothing_else(autojump_clock
         with trio.fail_after(120):
             for group_id in cluster.group_ids:
                 leader = await cluster.leader(group_id)
-                await propose_until_done(lambda n=leader, g=group_id: n.group(g).propose("x"))  # type: ignore[misc]
+                await propose_until_done(lambda n=leader, g=group_id: n.group(g).propose("x"))  # type: ignore[misc]  # bound now
             await trio.sleep(10)
             counters = [node.up.counters for node in cluster.nodes.values()]
             before = [(c.messages_out, c.turns, c.pulses_out) for c in counters]
@@ -175,7 +175,7 @@ async def test_MG_5_a_dead_follower_keeps_no_group_awake_and_is_caught_up_when_i
             victim = next(node for node in cluster.nodes.values() if node is not leader)
             await cluster.crash(victim.node_id)
             for group_id in cluster.group_ids:
-                await propose_until_done(lambda g=group_id: leader.group(g).propose("x"))  # type: ignore[misc]
+                await propose_until_done(lambda g=group_id: leader.group(g).propose("x"))  # type: ignore[misc]  # the default binds it now
             await trio.sleep(20)
             turns = [node.up.counters.turns for node in cluster.running()]
             await trio.sleep(20)

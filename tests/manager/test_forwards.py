@@ -88,11 +88,11 @@ def test_errors_arrive_as_what_they_are(error: Exception, expected: type[Excepti
     forwards.answer(2, replies[0])
     assert type(caller.error) is expected
     if isinstance(error, trioraft.NotLeaderError):
-        assert caller.error.leader == error.leader  # type: ignore[union-attr]
+        assert caller.error.leader == error.leader  # type: ignore[union-attr]  # of that kind
     if isinstance(error, trioraft.OutcomeUnknownError):
-        assert (caller.error.index, caller.error.term) == (5, 2)  # type: ignore[union-attr]
+        assert (caller.error.index, caller.error.term) == (5, 2)  # type: ignore[union-attr]  # of that kind
     if isinstance(error, trioraft.ChangeRefusedError | trioraft.TransferRefusedError):
-        assert caller.error.kind == error.kind  # type: ignore[union-attr]
+        assert caller.error.kind == error.kind  # type: ignore[union-attr]  # of that kind
     if isinstance(error, trioraft.SessionExpiredError):
         assert (caller.error.session_id, caller.error.sequence) == (error.session_id, error.sequence)  # type: ignore[union-attr]
     if type(error) is expected and not isinstance(error, trioraft.OutcomeUnknownError):

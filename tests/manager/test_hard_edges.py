@@ -72,7 +72,7 @@ async def test_callers_of_a_turn_whose_write_fails_are_answered_once_with_their_
             def fail(*_: Any) -> None:
                 raise trioraft.StorageError("io", "wal", "broken on purpose")
 
-            group._driver._log.write = fail  # type: ignore[method-assign]
+            group._driver._log.write = fail  # type: ignore[method-assign]  # replaced on purpose
             caller = Caller()
             group.hand_over(RequestKind.COMMAND, b"\x01", caller)
             await eventually(lambda: group.failure is not None)
@@ -276,7 +276,7 @@ async def test_the_error_of_the_node_reaches_the_user_bare(autojump_clock: trio.
 
     with trio.fail_after(30), pytest.raises(ProviderError):
         async with open_manager(node_id=1, cluster_id="c", storage=MemoryStorage(), transport=MemoryTransport(MemoryNetwork())) as manager:
-            manager._peers.beat = fail  # type: ignore[method-assign]
+            manager._peers.beat = fail  # type: ignore[method-assign]  # replaced on purpose
             async with trio.open_nursery() as nursery:
                 for _ in range(tasks):
                     nursery.start_soon(trio.sleep_forever)

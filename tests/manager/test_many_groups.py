@@ -144,8 +144,8 @@ async def test_P5_after_faults_every_group_has_a_leader_within_ten_timeouts(auto
             cluster.network.set_loss(0.0)
             start = trio.current_time()
             for group_id in cluster.group_ids:
-                await eventually(lambda g=group_id: is_led(cluster, g))  # type: ignore[misc]
+                await eventually(lambda g=group_id: is_led(cluster, g))  # type: ignore[misc]  # the default binds it now
             assert trio.current_time() - start < 10 * E
             for group_id in cluster.group_ids:
                 node = await cluster.leader(group_id)
-                await propose_until_done(lambda n=node, g=group_id: n.group(g).propose("x"))  # type: ignore[misc]
+                await propose_until_done(lambda n=node, g=group_id: n.group(g).propose("x"))  # type: ignore[misc]  # bound now

@@ -299,7 +299,7 @@ class TestRefusals:
                         ({"voters": {1, 2}, "expect": 99}, "stale_expect"),
                     ]:
                         with pytest.raises(ChangeRefusedError) as caught:
-                            await group.change_membership(**arguments)  # type: ignore[arg-type]
+                            await group.change_membership(**arguments)  # type: ignore[arg-type]  # bad input, on purpose
                         assert caught.value.kind == kind
                     for arguments in (
                         {"voters": {1, "2"}},
@@ -309,7 +309,7 @@ class TestRefusals:
                         {"voters": {1, 2}, "expect": -1},
                     ):
                         with pytest.raises(ConfigError):
-                            await group.change_membership(**arguments)  # type: ignore[arg-type]
+                            await group.change_membership(**arguments)  # type: ignore[arg-type]  # bad input, on purpose
                 after = leader.group().status()
                 assert (after.last_index, after.voters, after.term) == (before.last_index, before.voters, before.term)
 

@@ -91,7 +91,7 @@ async def test_RD_1_a_leader_that_is_cut_off_answers_nothing(autojump_clock: tri
                 cluster.network.cut(leader.node_id, node_id)
             for level in ("linearizable", "follower"):
                 with pytest.raises(trioraft.NotLeaderError):
-                    await leader.group().read("count", level=level)  # type: ignore[call-overload]
+                    await leader.group().read("count", level=level)  # type: ignore[call-overload]  # bad input, on purpose
             await cluster.leader(among=set(cluster.node_ids) - {leader.node_id})
             await propose_until_done(lambda: other.group().propose(2))
             with pytest.raises(trioraft.NotLeaderError):
@@ -144,7 +144,7 @@ async def test_what_is_no_level_is_refused(autojump_clock: trio.testing.MockCloc
         with trio.fail_after(60):
             group = (await cluster.leader()).group()
             with pytest.raises(trioraft.ConfigError, match="strong"):
-                await group.read("count", level="strong")  # type: ignore[call-overload]
+                await group.read("count", level="strong")  # type: ignore[call-overload]  # bad input, on purpose
             with pytest.raises(trioraft.ConfigError, match="lease_reads"):
                 await group.read("count", level="lease")
 
@@ -272,6 +272,6 @@ async def test_reads_on_a_group_that_stops_are_answered(autojump_clock: trio.tes
             assert len(errors) == 3
             for level in ("linearizable", "follower", "stale"):
                 with pytest.raises(trioraft.GroupStoppedError):
-                    await group.read("count", level=level)  # type: ignore[call-overload]
+                    await group.read("count", level=level)  # type: ignore[call-overload]  # bad input, on purpose
             with pytest.raises(trioraft.GroupStoppedError):
                 await group.read_barrier()

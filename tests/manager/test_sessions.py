@@ -31,7 +31,7 @@ async def logged(node: SimNode) -> list[Any]:
 
 
 async def open_session(node: SimNode) -> trioraft.Session:
-    return await propose_until_done(node.group().open_session)  # type: ignore[no-any-return]
+    return await propose_until_done(node.group().open_session)  # type: ignore[no-any-return]  # it is what it says
 
 
 @pytest.mark.parametrize("command", ["x", "declared"])

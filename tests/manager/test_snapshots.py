@@ -217,7 +217,7 @@ async def test_snapshots_of_a_machine_without_any_are_refused_by_name(autojump_c
             self.commands.append(command)
 
     with trio.fail_after(120):
-        async with running_cluster(seed=seed, group_config=SMALL, machine=Plain) as cluster:  # type: ignore[arg-type]
+        async with running_cluster(seed=seed, group_config=SMALL, machine=Plain) as cluster:  # type: ignore[arg-type]  # of any type
             leader = await cluster.leader()
             await write(leader, 60)
             assert leader.group().status().first_index == 1

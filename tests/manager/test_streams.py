@@ -137,7 +137,7 @@ async def test_a_reader_that_comes_late_is_told_where_the_log_begins(thread_cloc
             assert scope.cancelled_caught
             for index in (0, -1, True, "1"):
                 with pytest.raises(trioraft.ConfigError):
-                    node.group().tail(index)  # type: ignore[arg-type]
+                    node.group().tail(index)  # type: ignore[arg-type]  # bad input, on purpose
 
 
 async def test_changes_are_numbered_without_holes_and_end_with_the_group(autojump_clock: trio.testing.MockClock) -> None:

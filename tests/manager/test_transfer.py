@@ -79,7 +79,7 @@ async def test_LT_4_targets_that_cannot_lead_are_refused_and_nothing_changes(aut
                     assert caught.value.kind == kind
                 for target in ("2", 0, 2**32):
                     with pytest.raises(trioraft.ConfigError):
-                        await group.transfer_leadership(target)  # type: ignore[arg-type]
+                        await group.transfer_leadership(target)  # type: ignore[arg-type]  # bad input, on purpose
             assert leader.group().is_leader
             assert leader.group().status().term == term
 
@@ -121,14 +121,14 @@ async def test_a_node_that_stops_hands_over_before_it_goes(autojump_clock: trio.
     async with running_cluster(groups=20) as cluster:
         with trio.fail_after(120):
             for group_id in cluster.group_ids:
-                await propose_until_done(lambda g=group_id: cluster.nodes[1].group(g).propose("x"))  # type: ignore[misc]
+                await propose_until_done(lambda g=group_id: cluster.nodes[1].group(g).propose("x"))  # type: ignore[misc]  # bound now
             leader = await cluster.leader()
             led = [group.id for group in leader.up.groups.values() if group.is_leader]
             start = trio.current_time()
             await cluster.quit(leader.node_id)
             for group_id in led:
                 successor = await cluster.leader(group_id)
-                await propose_until_done(lambda g=group_id, n=successor: n.group(g).propose("y"))  # type: ignore[misc]
+                await propose_until_done(lambda g=group_id, n=successor: n.group(g).propose("y"))  # type: ignore[misc]  # bound now
             assert trio.current_time() - start < 1.0, "an election timeout has passed"
 
 
@@ -192,7 +192,7 @@ class TestBalance:
             with trio.fail_after(30):
                 for prefer in ({1: "2"}, {1: [2, "3"]}, {1: 2}):
                     with pytest.raises(trioraft.ConfigError):
-                        await cluster.nodes[1].up.balance_leaders(prefer)  # type: ignore[arg-type]
+                        await cluster.nodes[1].up.balance_leaders(prefer)  # type: ignore[arg-type]  # bad input, on purpose
 
     def test_the_plan(self) -> None:
         led = {1: [2, 3], 2: [2, 3], 3: [3], 4: list[int]()}
@@ -205,11 +205,11 @@ class TestBalance:
 async def gather_at(cluster: Cluster, node_id: int) -> None:
     for group_id in cluster.group_ids:
         leader = await cluster.leader(group_id)
-        await propose_until_done(lambda g=group_id, n=leader: n.group(g).propose("x"))  # type: ignore[misc]
+        await propose_until_done(lambda g=group_id, n=leader: n.group(g).propose("x"))  # type: ignore[misc]  # the default binds it now
         if leader.node_id != node_id:
             await leader.group(group_id).transfer_leadership(node_id)
     for node in cluster.running():
-        await eventually(lambda n=node: all(n.group(g).leader == node_id for g in cluster.group_ids))  # type: ignore[misc]
+        await eventually(lambda n=node: all(n.group(g).leader == node_id for g in cluster.group_ids))  # type: ignore[misc]  # bound now
 
 
 def leading(cluster: Cluster) -> list[int]:

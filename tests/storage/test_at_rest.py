@@ -103,11 +103,11 @@ async def test_reading_begins_near_what_is_asked_for(metal: SimulatedDisk) -> No
 
     async def counted(*arguments: object) -> bytes:
         nonlocal read_bytes
-        data: bytes = await disk_read(*arguments)  # type: ignore[arg-type]
+        data: bytes = await disk_read(*arguments)  # type: ignore[arg-type]  # of any type
         read_bytes += len(data)
         return data
 
-    files.folder.disk.read = counted  # type: ignore[method-assign]
+    files.folder.disk.read = counted  # type: ignore[method-assign]  # replaced on purpose
     table = len(metal.contents(PATH)) - HEADER_SIZE - sum(len(entry.record) for entry in log)
     assert table < len(metal.contents(PATH)) / ROW_STRIDE * 16 + 16
     for index in [150, 1149, *rng.sample(range(150, 1150), 30)]:

@@ -413,7 +413,7 @@ def reads_what_replaced_it(patch: Patch) -> None:
     async def open_live(self: MemorySnapshots, at: EntryId) -> Any:
         reader = await opened(self, at)
 
-        class Live(type(reader)):  # type: ignore[misc]
+        class Live(type(reader)):  # type: ignore[misc]  # of any type
             async def read(_, offset: int, size: int) -> bytes:
                 return self.find_group().snapshots[at][offset : offset + size]
 

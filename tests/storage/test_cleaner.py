@@ -45,7 +45,7 @@ def files_of(disk: SimulatedDisk, group_id: int, part: str = "logs") -> list[str
 
 async def fill(group: Group, first: int, *, files: int = 1, size: int = 1000) -> int:
     """Write on until so many log files have begun; return the next index."""
-    table = group.storage._table  # type: ignore[attr-defined]
+    table = group.storage._table  # type: ignore[attr-defined]  # of the one in use
     target = table.files.numbers[-1] + files
     while table.files.numbers[-1] < target:
         await group.write_and_wait(*entries(group.key, first, first + 1, payload=bytes(size)))

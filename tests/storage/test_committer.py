@@ -122,7 +122,7 @@ async def test_batch_bytes_max_bounds_a_batch_but_never_splits_a_write(disk: Sim
         assert len(one.listener.heard) == 4
         assert two.listener.heard == [9]
     data = disk.contents(FIRST)
-    sizes = [decode_batch_header(data, start, data[32:48]).body_bytes for start in batches(data)]  # type: ignore[union-attr]
+    sizes = [decode_batch_header(data, start, data[32:48]).body_bytes for start in batches(data)]  # type: ignore[union-attr]  # of that kind
     *others, largest = sorted(sizes)
     assert others[-1] <= 8192
     assert largest > 20_000
@@ -468,7 +468,7 @@ async def test_a_hung_write_is_given_up_at_shutdown(disk: SimulatedDisk, autojum
 async def test_a_mark_tells_its_end_whatever_became_of_it() -> None:
     told: list[str] = []
     for act in ("durable", "fail"):
-        mark = Mark(lambda: told.append("durable"), lambda act=act: told.append(f"end of {act}"))  # type: ignore[misc]
+        mark = Mark(lambda: told.append("durable"), lambda act=act: told.append(f"end of {act}"))  # type: ignore[misc]  # bound now
         for _ in range(2):
             mark.durable() if act == "durable" else mark.fail(StorageError("closed", "", ""))
     assert told == ["durable", "end of durable", "end of fail"]

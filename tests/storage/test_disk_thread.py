@@ -62,7 +62,7 @@ async def test_many_jobs_against_a_thread_that_is_always_about_to_end(monkeypatc
     with trio.fail_after(30):
         for number in range(300):
             await trio.sleep(number % 7 * 0.0002)
-            assert await disk.run(lambda number=number: number) == number  # type: ignore[misc]
+            assert await disk.run(lambda number=number: number) == number  # type: ignore[misc]  # the default binds it now
 
 
 def test_a_job_that_outlives_trio_bothers_nobody() -> None:

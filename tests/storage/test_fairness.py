@@ -75,7 +75,7 @@ def log() -> Batches:
 
 @asynccontextmanager
 async def committing(log: Batches) -> AsyncIterator[Committer]:
-    committer = Committer(log, Table(log.directory), StorageConfig(space_poll_interval=1.0))  # type: ignore[arg-type]
+    committer = Committer(log, Table(log.directory), StorageConfig(space_poll_interval=1.0))  # type: ignore[arg-type]  # of any type
     async with trio.open_nursery() as nursery:
         await nursery.start(committer.serve)
         yield committer
@@ -180,7 +180,7 @@ async def test_writes_and_marks_of_a_group_keep_their_order(log: Batches, seed: 
             order[group_id].append(data)
             if rng.random() < 0.2:
                 expected.append(data)
-                committer.submit(group_id, data, mark=Mark(lambda data=data: marks.append(data)))  # type: ignore[misc]
+                committer.submit(group_id, data, mark=Mark(lambda data=data: marks.append(data)))  # type: ignore[misc]  # bound now
             else:
                 committer.submit(group_id, data, number)
         await trio.testing.wait_all_tasks_blocked()

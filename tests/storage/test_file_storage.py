@@ -50,7 +50,7 @@ def disk() -> SimulatedDisk:
 
 
 def on(disk: SimulatedDisk, **options: object) -> FileStorage:
-    config = StorageConfig(base_dir="data", **options)  # type: ignore[arg-type]
+    config = StorageConfig(base_dir="data", **options)  # type: ignore[arg-type]  # of any type
     return FileStorage(config, disk.mount(), random_bytes=random.Random(0).randbytes)
 
 
@@ -495,7 +495,7 @@ async def test_a_write_that_hangs_is_given_up_in_the_end(tmp_path: Path, monkeyp
     def append_later(descriptor: int, *rest: object) -> None:
         if hanging.is_set():
             released.wait(20)
-        append(descriptor, *rest)  # type: ignore[arg-type]
+        append(descriptor, *rest)  # type: ignore[arg-type]  # of any type
 
     config = StorageConfig(base_dir=tmp_path / "data", shutdown_write_timeout=0.05)
     storage = FileStorage(config)

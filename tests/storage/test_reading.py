@@ -116,9 +116,9 @@ async def test_a_small_piece_of_a_large_write_reads_little(disk: SimulatedDisk) 
 
         async def measured(file: object, offset: int, size: int) -> bytes:
             sizes.append(size)
-            return await read(file, offset, size)  # type: ignore[arg-type]
+            return await read(file, offset, size)  # type: ignore[arg-type]  # of any type
 
-        mount.read = measured  # type: ignore[method-assign]
+        mount.read = measured  # type: ignore[method-assign]  # replaced on purpose
         for first in (1, 50, 100):
             assert await load(group, first, 100, bytes_max=20_000) == ids(first, first + 1)
     assert len(sizes) == 3
@@ -137,10 +137,10 @@ async def test_few_files_are_kept_open_and_none_that_is_gone(disk: SimulatedDisk
         close = mount.close
 
         def note(file: object) -> None:
-            closed.append(file.path)  # type: ignore[attr-defined]
-            close(file)  # type: ignore[arg-type]
+            closed.append(file.path)  # type: ignore[attr-defined]  # of the one in use
+            close(file)  # type: ignore[arg-type]  # of any type
 
-        mount.close = note  # type: ignore[method-assign]
+        mount.close = note  # type: ignore[method-assign]  # replaced on purpose
         disk.calls.clear()
         for index in (1, 2, 3, 2, 1):
             assert await load(group, index, index) == ids(index, index + 1)
@@ -169,7 +169,7 @@ async def test_a_file_that_is_removed_while_it_is_read_is_closed_by_its_reader(d
         closed: list[str] = []
         mount = storage._reader._disk
         close = mount.close
-        mount.close = lambda file: (closed.append(file.path), close(file))[1]  # type: ignore[method-assign]
+        mount.close = lambda file: (closed.append(file.path), close(file))[1]  # type: ignore[method-assign]  # replaced on purpose
         disk.hook = hold_reads
         async with trio.open_nursery() as nursery:
             nursery.start_soon(load, group, 1, 1)

@@ -369,7 +369,7 @@ async def test_what_a_power_cut_left_of_a_removal_goes_at_the_next_start(keep: s
     assert len(copies) > 10
     gone = 0
     for twin in copies:
-        twin.crash(keep)  # type: ignore[arg-type]
+        twin.crash(keep)  # type: ignore[arg-type]  # of any type
         async with serving(again := wal(twin.mount(), max_log_file_size=8192)):
             await quiet()
             state = await found_by(again, 1) if again.recovered[1].record is None else None

@@ -62,7 +62,7 @@ class Descriptors:
     def __init__(self, disk: Disk) -> None:
         self.open: list[DiskFile] = []
         self._open, self._close = disk.open, disk.close
-        disk.open, disk.close = self._opened, self._closed  # type: ignore[method-assign]
+        disk.open, disk.close = self._opened, self._closed  # type: ignore[method-assign]  # replaced on purpose
 
     async def _opened(self, path: str, *, create: bool = False) -> DiskFile:
         file = await self._open(path, create=create)
